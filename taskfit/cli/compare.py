@@ -1,0 +1,173 @@
+"""``taskfit compare``: which strategy, how good, at what cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskfit.cli.output import print_data, print_json, print_table, say
+from taskfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from taskfit.studies.compare_study import Study
+    from taskfit.studies.table import TableRow
+
+__all__ = ["compare", "split_names", "table_lines"]
+
+
+def compare(
+    task: Annotated[Path, typer.Argument(help="The task file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The study's folder; default: studies/TASK. Run again, it goes on.")
+    ] = None,
+    strategies: Annotated[
+        str | None, typer.Option(help='Names with commas between, such as "zero-shot,lora(rank=4)"; default: all.')
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Known names, folders or hub names, with commas between; default: what is here.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of each strategy.")] = 3,
+    train_sizes: Annotated[
+        str, typer.Option(help='Numbers of training rows with commas between; "all" for all.')
+    ] = "all",
+    volume: Annotated[int, typer.Option(help="Rows you will ever predict; decides what is cheapest.")] = 100_000,
+    max_usd: Annotated[float | None, typer.Option(help="Most money for fitting and the whole volume.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds a row.")] = None,
+    max_memory_gb: Annotated[float | None, typer.Option(help="Most memory while predicting.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Seconds after which a trial is stopped.")] = None,
+    workers: Annotated[
+        int, typer.Option(help="Trials at the same time; above 1 their seconds disturb each other.")
+    ] = 1,
+    hardware: Annotated[str | None, typer.Option(help="Entry of the hardware price table.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your own price table (YAML).")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed and timed-out trials again.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Compare strategies on a task, with evidence, and say which to choose.
+
+    Killed at any moment and run again, it goes on where it was.
+    """
+    from taskfit.cli.progress import Progress
+    from taskfit.studies.compare_study import run_study
+    from taskfit.studies.spec import Limits, StudyConfig
+
+    config = StudyConfig(
+        strategies=StudyConfig.strategies if strategies is None else split_names(strategies),
+        models=() if models is None else split_names(models),
+        seeds=seeds,
+        train_sizes=_sizes(train_sizes),
+        volume=volume,
+        limits=Limits(usd=max_usd, latency_ms=max_latency_ms, memory_gb=max_memory_gb),
+        timeout_s=timeout_s,
+        workers=workers,
+        hardware=hardware,
+        prices=prices,
+        is_retrying_failed=retry_failed,
+    )
+    with Progress() as progress:
+        study = run_study(task, config, out, on_event=progress.show)
+    if as_json:
+        print_json(_as_json(study))
+    else:
+        _print(study, volume)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split at commas outside parentheses and quotes: ``"zero-shot,lora(rank=4, alpha=8)"`` holds two names.
+
+    Raises:
+        ConfigError: an empty name, or a parenthesis that is never closed.
+    """
+    names, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        depth += 0 if quote else {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0 and not quote:
+            names.append("")
+        else:
+            names[-1] += character
+    stripped = tuple(name.strip() for name in names)
+    if depth != 0 or quote or not all(stripped):
+        raise ConfigError(
+            f"names with commas between were expected (got {text!r})", 'for example: "zero-shot,lora(rank=4)"'
+        )
+    return stripped
+
+
+def _sizes(text: str) -> tuple[int | None, ...]:
+    sizes: list[int | None] = []
+    for word in text.split(","):
+        name = word.strip()
+        if name == "all":
+            sizes.append(None)
+        elif name.isascii() and name.isdigit() and int(name) > 0:
+            sizes.append(int(name))
+        else:
+            raise ConfigError(
+                f'--train-sizes takes whole numbers above 0 and "all" (got {name!r})', "such as 64,256,all"
+            )
+    return tuple(sizes)
+
+
+def _print(study: Study, volume: int) -> None:
+    columns, rows = table_lines(study.table, volume)
+    print_table(columns, rows, right=dict.fromkeys(columns[2:], True))
+    print_data("")
+    print_data(study.recommendation.text)
+    print_data("")
+    say("the whole evidence:")
+    print_data(str(study.report_path))
+
+
+def table_lines(table: tuple[TableRow, ...], volume: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return headings and cells of the table that the terminal shows, the best strategy first."""
+    from taskfit.studies.words import metric_name
+
+    columns = (
+        "",
+        "strategy",
+        metric_name(table[0].metric) if table else "metric",
+        "95 % interval",
+        "to the best",
+        "fit",
+        "ms/row",
+        "memory",
+        f"for {volume:,} rows",
+    )
+    return columns, [_cells(row) for row in table]
+
+
+_MARKS = {"recommended": "→", "tied": "=", "worse": " ", "unranked": "?"}
+
+
+def _cells(row: TableRow) -> tuple[str, ...]:
+    from taskfit.studies.words import bytes_text, figure, money, seconds
+
+    memory = max(row.fit_memory_bytes, row.predict_memory_bytes)
+    return (
+        _MARKS[row.verdict],
+        row.label,
+        figure(row.value),
+        f"{figure(row.low)} to {figure(row.high)}",
+        "" if row.difference is None else f"{row.difference:+.3f}",
+        seconds(row.fit_s),
+        f"{row.latency_ms:.2g}" if row.latency_ms < 10 else f"{row.latency_ms:.0f}",
+        bytes_text(memory),
+        money(row.usd_total),
+    )
+
+
+def _as_json(study: Study) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "folder": str(study.folder),
+        "report": str(study.report_path),
+        "recommendation": study.recommendation.text,
+        "table": [asdict(row) for row in study.table],
+    }

@@ -1,0 +1,28 @@
+"""``taskfit fit``: fit one strategy and save the predictor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskfit.cli.output import print_data, say
+
+__all__ = ["fit"]
+
+
+def fit(
+    task: Annotated[Path, typer.Argument(help="The task file.")],
+    strategy: Annotated[str, typer.Option(help='A strategy, such as "lora(rank=8)"; see: taskfit strategies.')],
+    out: Annotated[Path, typer.Option(help="The predictor folder to write; it must not exist.")],
+    model: Annotated[str | None, typer.Option(help="A known name, a folder or a hub name.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    train_rows: Annotated[int | None, typer.Option(help="Size of a training subset; default: all rows.")] = None,
+) -> None:
+    """Fit one strategy on a task and save the predictor."""
+    from taskfit.studies.fit import fit as fit_strategy
+
+    fit_strategy(task, strategy, model=model, out=out, seed=seed, train_rows=train_rows, say=say)
+    say(f"saved; try: taskfit predict {out} ROWS")
+    print_data(str(out))

@@ -1,0 +1,57 @@
+"""The ``taskfit`` command: one file per sub-command, and the one place where errors become words."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from taskfit.cli.compare import compare
+from taskfit.cli.doctor import doctor
+from taskfit.cli.fit import fit
+from taskfit.cli.init import init
+from taskfit.cli.lists import models, strategies
+from taskfit.cli.predict import predict
+from taskfit.cli.report import report
+from taskfit.errors import TaskfitError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Fit a pre-trained language model to your task, and see with evidence which way to choose and what it costs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (init, compare, fit, predict, report, strategies, models, doctor):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+) -> None:
+    if version:
+        from taskfit import __version__
+
+        typer.echo(f"taskfit {__version__}")
+        raise typer.Exit(0)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done; 1 the answer is no (a gate failed); 2 wrong input, told in one line with a hint;
+    130 interrupted. A bug keeps its traceback.
+    """
+    try:
+        app()
+    except TaskfitError as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
