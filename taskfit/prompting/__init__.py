@@ -1,0 +1,1 @@
+"""Prompting strategies: programs that yield requests and return an answer."""

@@ -1,0 +1,34 @@
+"""Whether a strategy can solve a task with a model, said before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskfit.errors import ConfigError, Faults
+
+if TYPE_CHECKING:
+    from taskfit.models.language_model import Architecture
+    from taskfit.strategy.contract import Strategy
+    from taskfit.tasks.task import Kind
+
+__all__ = ["check_fit"]
+
+
+def check_fit(strategy: Strategy, kind: Kind, architecture: Architecture | None) -> None:
+    """Check that a strategy can solve tasks of this kind with a model of this architecture.
+
+    Args:
+        strategy: what is to be fitted.
+        kind: of the task.
+        architecture: of the model; None where there is no model.
+
+    Raises:
+        ConfigError: it cannot; all reasons together.
+    """
+    faults = Faults(f"strategy {strategy.name!r}")
+    if kind not in strategy.kinds:
+        faults.add(f"solves tasks of kind {', '.join(sorted(strategy.kinds))} (got {kind})")
+    if strategy.architectures and architecture not in strategy.architectures:
+        needed = " or ".join(sorted(strategy.architectures))
+        faults.add(f"needs a model of architecture {needed} (got {architecture or 'no model'})")
+    faults.raise_as(ConfigError)

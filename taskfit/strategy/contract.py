@@ -1,0 +1,247 @@
+"""The contract that every way to adapt a model shares: strategy, predictor, prediction, program, weights change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from taskfit.inference.requests import Request, Response
+    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.work import Work
+    from taskfit.strategy.manifest import Manifest
+    from taskfit.tasks.definition import TaskDefinition
+    from taskfit.tasks.prompt import Prompt
+    from taskfit.tasks.task import Kind, Row, Task, Value
+
+__all__ = [
+    "Answer",
+    "Budget",
+    "Prediction",
+    "Predictor",
+    "PreparedProgram",
+    "Program",
+    "Steps",
+    "Strategy",
+    "WeightsChange",
+]
+
+
+def _say_nothing(line: str) -> None:
+    """Drop a line of progress."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a fit may use, and where it may report.
+
+    Attributes:
+        tries: configurations tried on validation; every strategy of a study gets the same number.
+        wall_s: seconds after which fitting should stop with what it has; None: no limit.
+        folder: scratch folder for checkpoints; None: none are written. A fit killed and started again with the same
+            folder goes on where it was.
+        say: takes one line of progress or of a finding the user must see (cut rows, example of what is supervised).
+    """
+
+    tries: int = 1
+    wall_s: float | None = None
+    folder: Path | None = None
+    say: Callable[[str], None] = _say_nothing
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a predictor says about one row.
+
+    Attributes:
+        row_id: the row's id.
+        answer: label value, option value, or generated text; empty when the answer could not be parsed.
+        probabilities: answer value to probability, summing to 1; None where the strategy has none (generation).
+        tokens_in: prompt tokens read for this row.
+        tokens_out: tokens generated or scored for this row.
+        cut_tokens: tokens of this row's prompt left out because the context is too short.
+        is_parsed: false when the model's answer was no valid answer; it is then scored as wrong, never dropped.
+    """
+
+    row_id: str
+    answer: str
+    probabilities: Mapping[str, float] | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cut_tokens: int = 0
+    is_parsed: bool = True
+
+
+class Predictor(Protocol):
+    """A fitted strategy."""
+
+    strategy: str
+    definition: TaskDefinition
+    fit_work: Work
+
+    @property
+    def predict_work(self) -> Work:
+        """Everything computed by ``predict`` so far."""
+        ...
+
+    def predict(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """Yield one prediction a row, in order, in constant memory."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the predictor folder, whole or not at all.
+
+        Raises:
+            ResourceError: the disk is full; nothing is left behind.
+        """
+        ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A way to adapt a model to a task.
+
+    Attributes:
+        name: the canonical name with parameters; parsing it gives an equal strategy.
+        architectures: those of models it can use; empty when it needs no model.
+        kinds: kinds of tasks it can solve.
+    """
+
+    @property
+    def name(self) -> str:
+        """The canonical name."""
+        ...
+
+    @property
+    def architectures(self) -> frozenset[Architecture]:
+        """Architectures it can use; empty: it needs no model."""
+        ...
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Kinds of tasks it can solve."""
+        ...
+
+    def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> Predictor:
+        """Fit on ``task.train``; ``task.validation`` may choose; ``task.test`` is never looked at.
+
+        The model may be changed; the caller loads a fresh one for the next fit.
+
+        Raises:
+            ConfigError: the strategy cannot solve this task or cannot use this model.
+        """
+        ...
+
+    def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> Predictor:
+        """Build the predictor that was saved in ``folder``; it predicts the same.
+
+        Args:
+            model: the base model the manifest names, freshly loaded; None where ``manifest.needs_base`` is false.
+            folder: the predictor folder; what stands in it is hostile until checked.
+            manifest: what its ``predictor.json`` says.
+
+        Raises:
+            PredictorError: the folder is incomplete or damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program concludes for one row: as in :class:`Prediction`, without the counts."""
+
+    answer: str
+    probabilities: Mapping[str, float] | None = None
+    is_parsed: bool = True
+
+
+Steps = Generator["Request", "Response", Answer]
+
+
+class PreparedProgram(Protocol):
+    """A program with its choices made (demonstrations drawn, wording fixed)."""
+
+    def prompt(self, definition: TaskDefinition, row: Row) -> Prompt:
+        """Return the prompt whose answer is the row's target: what tuning trains on."""
+        ...
+
+    def answer(self, definition: TaskDefinition, row: Row) -> Steps:
+        """Yield requests one by one, receive their responses, return the answer."""
+        ...
+
+    def to_json(self) -> dict[str, Value]:
+        """Return the choices as plain JSON values; ``Program.restore`` gives them back."""
+        ...
+
+
+@runtime_checkable
+class Program(Protocol):
+    """A prompting strategy, as a part of a strategy's name."""
+
+    def prepare(self, task: Task, *, seed: int) -> PreparedProgram:
+        """Make every choice that needs the training rows."""
+        ...
+
+    def restore(self, values: Mapping[str, Value]) -> PreparedProgram:
+        """Build the prepared program from what its ``to_json`` gave.
+
+        Raises:
+            PredictorError: the values are not what ``to_json`` gives.
+        """
+        ...
+
+
+@runtime_checkable
+class WeightsChange(Protocol):
+    """A tuning method, as a part of a strategy's name."""
+
+    @property
+    def architectures(self) -> frozenset[Architecture]:
+        """Architectures it can change."""
+        ...
+
+    def change(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int, budget: Budget) -> Work:
+        """Train the model's weights, in place, to give the target after the program's prompt.
+
+        Returns:
+            What was computed.
+
+        Raises:
+            TrainingError: a row set without a supervised token; the loss is not finite.
+        """
+        ...
+
+    def save(self, model: LanguageModel, folder: Path) -> None:
+        """Write the changed weights into an existing folder: PEFT's format for adapters, a model folder otherwise."""
+        ...
+
+    def load(self, model: LanguageModel | None, folder: Path) -> LanguageModel:
+        """Give the changed model back.
+
+        Args:
+            model: the base model that the predictor names, freshly loaded; None where the folder holds all weights.
+            folder: the predictor folder.
+
+        Raises:
+            PredictorError: weights are missing, superfluous or of another shape. Nothing is ever skipped silently.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StrategyEntry:
+    """A row of the strategy table.
+
+    Attributes:
+        target: ``module:Class``, imported on first use: a frozen dataclass whose fields are the parameters.
+        part: ``program``, ``weights`` (the two compose with +) or ``whole`` (stands alone).
+        summary: one line for ``taskfit strategies``.
+        source: paper and section, or "" for a floor.
+    """
+
+    target: str
+    part: str
+    summary: str
+    source: str = field(default="")

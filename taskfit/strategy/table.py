@@ -1,0 +1,130 @@
+"""The table of strategies. Adding one touches its own file and one row here.
+
+Other packages add theirs through the entry point group ``taskfit.strategies``: the entry's name is the strategy's
+name, its value the ``module:Class``, as in a row here. They are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from taskfit.errors import ConfigError, nearest
+from taskfit.strategy.contract import StrategyEntry
+
+__all__ = ["STRATEGIES", "load_class", "name_of", "strategy_entry", "strategy_names"]
+
+STRATEGIES: dict[str, StrategyEntry] = {
+    "majority": StrategyEntry(
+        "taskfit.tuning.baselines:Majority", "whole", "always the most frequent answer (a floor)"
+    ),
+    "linear": StrategyEntry(
+        "taskfit.tuning.baselines:Linear", "whole", "TF-IDF and logistic regression (an honest floor)"
+    ),
+    "zero-shot": StrategyEntry(
+        "taskfit.prompting.shots:ZeroShot", "program", "ask with the instruction alone", "Brown et al. 2020, section 2"
+    ),
+    "few-shot": StrategyEntry(
+        "taskfit.prompting.shots:FewShot", "program", "ask with k worked examples", "Brown et al. 2020, section 2"
+    ),
+    "lora": StrategyEntry(
+        "taskfit.tuning.lora:Lora",
+        "weights",
+        "train low-rank updates of the linear layers",
+        "Hu et al. 2021, section 4",
+    ),
+    "full": StrategyEntry(
+        "taskfit.tuning.full:Full", "weights", "train all weights", "Howard and Ruder 2018, section 3"
+    ),
+    "encoder": StrategyEntry(
+        "taskfit.tuning.encoder:Encoder",
+        "whole",
+        "fine-tune an encoder as a classifier",
+        "Devlin et al. 2019, section 4",
+    ),
+}
+
+GROUP = "taskfit.strategies"
+"""The entry point group that other packages use."""
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Return all names: those of this table in its order, then those of other packages by alphabet."""
+    return (*STRATEGIES, *sorted(_strangers()))
+
+
+def strategy_entry(name: str) -> StrategyEntry:
+    """Return the row of a name.
+
+    Raises:
+        ConfigError: there is no such strategy; the message has the nearest name.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    if name in _strangers():
+        return _stranger_entry(_strangers()[name])
+    raise ConfigError(
+        f"unknown strategy {name!r}{nearest(name, strategy_names())}", f"known are {', '.join(strategy_names())}"
+    )
+
+
+def load_class(name: str) -> type:
+    """Import the class of a name: a frozen dataclass whose fields are the parameters.
+
+    Raises:
+        ConfigError: there is no such strategy, or another package's cannot be imported.
+    """
+    if name not in STRATEGIES:
+        return _load_target(name, strategy_entry(name).target)
+    module, _, attribute = STRATEGIES[name].target.partition(":")
+    return cast("type", getattr(import_module(module), attribute))
+
+
+def name_of(part: type) -> str:
+    """Return the name under which a class stands in the table.
+
+    Raises:
+        ConfigError: it stands nowhere.
+    """
+    target = f"{part.__module__}:{part.__qualname__}"
+    rows = {entry.target: name for name, entry in STRATEGIES.items()}
+    rows = {entry.value: name for name, entry in _strangers().items()} | rows
+    if target not in rows:
+        raise ConfigError(f"{target} stands in no table of strategies; add a row or an entry point in {GROUP!r}")
+    return rows[target]
+
+
+def _load_target(name: str, target: str) -> type:
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"strategy {name!r}: cannot import {target} ({error})") from error
+    if not isinstance(found, type):
+        raise ConfigError(f"strategy {name!r}: {target} must be a class (got {type(found).__name__})")
+    return found
+
+
+@cache
+def _strangers() -> dict[str, EntryPoint]:
+    """Return entry points of other packages; one that takes the name of a row here is refused aloud."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in STRATEGIES:
+            warnings.warn(f"entry point {entry.value} is not used: {entry.name!r} is taskfit's own", stacklevel=2)
+        else:
+            found[entry.name] = entry
+    return found
+
+
+def _stranger_entry(entry: EntryPoint) -> StrategyEntry:
+    """Return the row of another package's class: its part is told by its methods, its summary by its docstring."""
+    made = _load_target(entry.name, entry.value)
+    parts = {"change": "weights", "prepare": "program", "fit": "whole"}
+    part = next((part for method, part in parts.items() if hasattr(made, method)), None)
+    if part is None:
+        raise ConfigError(f"strategy {entry.name!r}: {entry.value} has none of the methods {', '.join(parts)}")
+    return StrategyEntry(entry.value, part, (made.__doc__ or "").strip().split("\n")[0])
