@@ -122,3 +122,15 @@ def test_no_pickle_is_ever_loaded() -> None:
         if word in path.read_text(encoding="utf-8")
     ]
     assert found == []
+
+
+def test_every_task_key_and_metric_is_documented() -> None:
+    """The reference page names all keys and metrics, and no others."""
+    from taskfit.tasks.metric_names import METRIC_NAMES
+    from taskfit.tasks.task_file import TASK_KEYS
+
+    page = (PACKAGE.parent / "docs" / "task-file.md").read_text(encoding="utf-8")
+    keys = page.split("## Keys")[1].split("## Sources")[0]
+    documented = {line.split("`")[1] for line in keys.splitlines() if line.startswith("| `")}
+    assert documented == set(TASK_KEYS)
+    assert all(f"`{name}`" in page for name in METRIC_NAMES)

@@ -1,0 +1,107 @@
+"""Requests about text, their responses, and what answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from taskfit.models.work import Work
+    from taskfit.tasks.prompt import Prompt
+
+__all__ = ["Engine", "Generate", "Generated", "Request", "Response", "Score", "Scored"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Ask for the log-probability of each continuation after the prompt.
+
+    Attributes:
+        continuations: texts, at least one, none empty; two of them may not have the same tokens.
+    """
+
+    prompt: Prompt
+    continuations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Ask for a text.
+
+    Attributes:
+        max_tokens: most tokens to generate, at least 1.
+        stop: texts that end the answer where they first occur; they are not part of it.
+        temperature: 0 takes the likeliest token each time.
+        top_p: nucleus; 1 keeps all tokens.
+        seed: of this request alone, so that its sample does not depend on its neighbours.
+    """
+
+    prompt: Prompt
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answer to :class:`Score`.
+
+    Attributes:
+        logprobs: natural logarithms, one a continuation: the sum over its tokens, its end not included.
+        tokens: number of tokens of each continuation.
+        prompt_tokens: tokens of the prompt as read.
+        cut_tokens: prompt tokens left out because the context is too short.
+        dropped_shots: worked examples left out for the same reason.
+        is_merged: the tokenizer merged the prompt's end with a continuation's start; the joint tokens were scored.
+    """
+
+    logprobs: tuple[float, ...]
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    cut_tokens: int = 0
+    dropped_shots: int = 0
+    is_merged: bool = False
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answer to :class:`Generate`.
+
+    Attributes:
+        text: without the end marker and without the stop text.
+        finish: ``end`` (the model ended), ``stop`` (a stop text came) or ``length``.
+        logprob: sum over the generated tokens, natural logarithm, under the model at temperature 1.
+        tokens: number of generated tokens, the end marker included.
+    """
+
+    text: str
+    finish: Literal["end", "stop", "length"]
+    logprob: float
+    tokens: int
+    prompt_tokens: int
+    cut_tokens: int = 0
+    dropped_shots: int = 0
+
+
+Request = Score | Generate
+Response = Scored | Generated
+
+
+class Engine(Protocol):
+    """Answers requests; batching is its own business."""
+
+    @property
+    def work(self) -> Work:
+        """Everything this engine has computed so far."""
+        ...
+
+    def run(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer all requests, in order. The answers do not depend on their order or number.
+
+        Raises:
+            EngineError: a request cannot be answered (empty continuation, nothing left of the context, NaN).
+        """
+        ...
