@@ -1,0 +1,1 @@
+"""What a model does and needs: FLOPs, memory, time and money."""

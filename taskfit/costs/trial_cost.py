@@ -1,0 +1,167 @@
+"""Everything one trial cost, joined in one record: seconds, memory, tokens, operations, bytes, money."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from taskfit.costs.flops import flops
+from taskfit.costs.meter import Measured
+from taskfit.costs.prices import Machine, money
+from taskfit.errors import StudyError
+from taskfit.models.work import Work
+
+if TYPE_CHECKING:
+    from taskfit.costs.architecture import Architecture
+
+__all__ = ["TrialCost", "trial_cost"]
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What one trial cost.
+
+    Attributes:
+        fit, predict: what was measured; ``predict`` covers ``rows_predicted`` rows.
+        fit_work, predict_work: what went through the model.
+        rows_predicted: rows of the test set.
+        artefact_bytes: size of the predictor folder; a base model that it only names is not in it.
+        fit_flops, predict_flops: operations; None where the model's family cannot be counted.
+        usd_fit, usd_predict: seconds on the clock at the price of the whole machine.
+        machine, price_usd_per_hour, price_date: the price that was used; the date as YYYY-MM-DD.
+    """
+
+    fit: Measured
+    predict: Measured
+    fit_work: Work
+    predict_work: Work
+    rows_predicted: int
+    artefact_bytes: int
+    fit_flops: float | None
+    predict_flops: float | None
+    usd_fit: float
+    usd_predict: float
+    machine: str
+    price_usd_per_hour: float
+    price_date: str
+
+    @property
+    def s_per_row(self) -> float:
+        """Seconds on the clock per predicted row, all rows predicted in one go."""
+        return self.predict.wall_s / self.rows_predicted
+
+    @property
+    def usd_per_thousand_rows(self) -> float:
+        """USD to predict a thousand rows."""
+        return 1000 * self.usd_predict / self.rows_predicted
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Most resident memory of either phase."""
+        return max(self.fit.peak_memory_bytes, self.predict.peak_memory_bytes)
+
+    def total_usd(self, volume: int) -> float:
+        """USD to fit once and predict ``volume`` rows."""
+        return self.usd_fit + volume * self.usd_predict / self.rows_predicted
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; ``from_json`` gives the record back."""
+        return {"format": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrialCost:
+        """Build the record from what ``to_json`` gave.
+
+        Raises:
+            StudyError: values are missing, unknown, or of another type or format.
+        """
+        if values.get("format") != 1:
+            raise StudyError(f"a trial's cost must have format 1 (got {values.get('format')!r})")
+        rest = {key: value for key, value in values.items() if key != "format"}
+        kinds = {"fit": Measured, "predict": Measured, "fit_work": Work, "predict_work": Work}
+        for key, kind in kinds.items():
+            rest[key] = _record(kind, rest.get(key), f"{key} of a trial's cost")
+        found: TrialCost = _record(cls, rest, "a trial's cost")
+        return found
+
+
+def trial_cost(
+    fit: Measured,
+    predict: Measured,
+    fit_work: Work,
+    predict_work: Work,
+    *,
+    rows_predicted: int,
+    artefact_bytes: int,
+    architecture: Architecture | None,
+    needs_model: bool,
+    machine: Machine,
+) -> TrialCost:
+    """Join what was measured and counted.
+
+    Args:
+        fit: what was measured while fitting.
+        predict: what was measured while predicting the test set.
+        fit_work: what went through the model while fitting; empty where there is none.
+        predict_work: the same while predicting.
+        rows_predicted: rows of the test set, at least 1.
+        artefact_bytes: size of the predictor folder.
+        architecture: None where there is no model or its family cannot be counted.
+        needs_model: false for strategies without a language model: their operations are 0, not unknown.
+        machine: whose price counts.
+
+    Raises:
+        StudyError: no rows were predicted.
+    """
+    if rows_predicted < 1:
+        raise StudyError(f"a trial must have predicted at least one row (got {rows_predicted})")
+    is_unknown = needs_model and architecture is None
+    return TrialCost(
+        fit=fit,
+        predict=predict,
+        fit_work=fit_work,
+        predict_work=predict_work,
+        rows_predicted=rows_predicted,
+        artefact_bytes=artefact_bytes,
+        fit_flops=None if is_unknown else flops(architecture, fit_work),
+        predict_flops=None if is_unknown else flops(architecture, predict_work),
+        usd_fit=money(fit, machine),
+        usd_predict=money(predict, machine),
+        machine=machine.name,
+        price_usd_per_hour=machine.price_usd_per_hour,
+        price_date=machine.date.isoformat(),
+    )
+
+
+def _record(kind: type[Any], values: object, subject: str) -> Any:  # one of the four record types above
+    """Build a dataclass whose fields are numbers, texts, or records built already."""
+    if not isinstance(values, Mapping):
+        raise StudyError(f"{subject}: expected an object (got {type(values).__name__})")
+    known = {field.name: str(field.type) for field in fields(kind)}
+    wrong = sorted(known.keys() ^ values.keys())
+    if wrong:
+        raise StudyError(f"{subject}: missing or unknown values: {', '.join(wrong)}")
+    for name, value in values.items():
+        if not _fits(value, known[name]):
+            raise StudyError(f"{subject}: {name} must be {known[name]} (got {value!r})")
+    if "price_date" in known:
+        try:
+            datetime.date.fromisoformat(str(values["price_date"]))
+        except ValueError as error:
+            raise StudyError(f"{subject}: price_date must be a date (got {values['price_date']!r})") from error
+    return kind(**values)
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """Whether a value read from JSON is what a field's annotation says."""
+    if annotation in ("Measured", "Work"):
+        return type(value).__name__ == annotation
+    if value is None:
+        return "None" in annotation
+    if annotation == "str":
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return (isinstance(value, int) or "float" in annotation) and 0 <= value < float("inf")

@@ -1,0 +1,169 @@
+"""How far a figure could be off: intervals over rows, and over rows and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskfit.errors import ConfigError
+from taskfit.evaluation.metrics import metric, per_row, score
+from taskfit.evaluation.outcomes import Outcomes, check_same_rows
+from taskfit.evaluation.resampling import jackknife, resampled, seed_weights
+
+__all__ = ["Interval", "bootstrap_interval", "hierarchical_interval", "metric_interval", "wilson"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the range that would hold the true one in ``level`` of all repetitions.
+
+    Attributes:
+        value: the figure; the mean over runs where there are several.
+        method: how the range was found, in words for the report.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+def wilson(successes: float, trials: int, level: float = 0.95) -> Interval:
+    """Return the score interval of a proportion; it never leaves 0 to 1 and never has width 0.
+
+    Raises:
+        ConfigError: no trials, or successes outside 0 to trials.
+    Source: Wilson 1927.
+    """
+    _check_level(level)
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ConfigError(f"expected 0 to {trials} successes of at least 1 trial (got {successes} of {trials})")
+    from scipy.stats import norm
+
+    z = float(norm.isf((1 - level) / 2))
+    share = successes / trials
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Interval(share, min(low, share), max(high, share), level, "Wilson")
+
+
+def bootstrap_interval(
+    name: str,
+    outcomes: Outcomes,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    method: Literal["bca", "percentile"] = "bca",
+) -> Interval:
+    """Return an interval over rows (whole groups where there are some) for the metric of one run.
+
+    ``method`` "bca" corrects for bias and skewness; "percentile" does not, and is its fallback where every resample
+    lies on one side of the figure.
+
+    Raises:
+        ConfigError: unknown metric or one for other kinds; resamples below 100; level not between 0 and 1.
+    Source: Efron 1987, sections 2 and 6.
+    """
+    _check_level(level)
+    _check_resamples(resamples)
+    value = score(name, outcomes)
+    values = resampled(name, [outcomes], resamples, seed)[:, 0]
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    corrected = _bca_tails(values, value, jackknife(name, outcomes), tails) if method == "bca" else None
+    low, high = np.quantile(values, tails if corrected is None else corrected)
+    over = "rows" if outcomes.groups is None else "groups of rows"
+    how = "percentile" if corrected is None else "BCa"
+    return Interval(value, float(low), float(high), level, f"{how} bootstrap over {over}")
+
+
+def hierarchical_interval(
+    name: str, runs: Sequence[Outcomes], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Return an interval for the mean metric of several seeds' runs over the same rows; rows and seeds are resampled.
+
+    In each resample all runs share the drawn rows. With two or three seeds their spread is known badly, and the
+    interval is somewhat too narrow where seeds matter more than rows.
+
+    Raises:
+        DataError: the runs are not over the same rows. ConfigError: as in ``bootstrap_interval``.
+    Source: Owen 2007 (rows and seeds as crossed factors).
+    """
+    _check_level(level)
+    _check_resamples(resamples)
+    check_same_rows(runs)
+    values = resampled(name, runs, resamples, seed)
+    means = (values * seed_weights(len(runs), resamples, seed)).sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    value = float(np.mean([score(name, run) for run in runs]))
+    over = "rows" if runs[0].groups is None else "groups of rows"
+    return Interval(value, float(low), float(high), level, f"bootstrap over {over} and {len(runs)} seeds")
+
+
+def metric_interval(
+    name: str, runs: Sequence[Outcomes], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Return the interval to print beside a metric: the fitting one of the three above.
+
+    Wilson for one run's share of right rows; BCa for one run's other metrics; hierarchical for several runs. Where
+    all rows of all runs are right, or all wrong, resampling has nothing to show and Wilson bounds the other side.
+    """
+    check_same_rows(runs)
+    alike = _all_alike(name, runs)
+    if alike is not None:
+        bound = wilson(alike * runs[0].units, runs[0].units, level)
+        return Interval(alike, bound.low, bound.high, level, "Wilson, all rows alike")
+    if len(runs) > 1:
+        return hierarchical_interval(name, runs, resamples=resamples, seed=seed, level=level)
+    if runs[0].groups is None and metric(name).is_per_row and _is_binary(per_row(name, runs[0])):
+        return wilson(float(per_row(name, runs[0]).sum()), len(runs[0]), level)
+    return bootstrap_interval(name, runs[0], resamples=resamples, seed=seed, level=level)
+
+
+def _all_alike(name: str, runs: Sequence[Outcomes]) -> float | None:
+    """Return 1 where every run is perfect, 0 where every run has nothing right at all, else None."""
+    values = {score(name, run) for run in runs}
+    if len(values) != 1:
+        return None
+    value = values.pop()
+    is_degenerate = value == 1.0 or (value == 0.0 and name != "mcc")
+    return value if is_degenerate else None
+
+
+def _is_binary(values: FloatArray) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _bca_tails(values: FloatArray, value: float, left_out: FloatArray, tails: FloatArray) -> FloatArray | None:
+    """Return the corrected quantile levels, or None where the correction does not exist."""
+    from scipy.stats import norm
+
+    below = (np.sum(values < value) + 0.5 * np.sum(values == value)) / len(values)
+    spread = left_out.mean() - left_out
+    scale = np.sum(spread**2)
+    if not 0 < below < 1 or scale == 0:
+        return None
+    bias = norm.ppf(below)
+    acceleration = np.sum(spread**3) / (6 * scale**1.5)
+    shifted = bias + norm.ppf(tails)
+    corrected: FloatArray = norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    return corrected
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"level must be between 0 and 1 (got {level}); 0.95 is usual")
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 100:
+        raise ConfigError(f"resamples must be at least 100 (got {resamples}); 2000 is the default")
