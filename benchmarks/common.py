@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, the data folder beside the checkout, and the last line it prints."""
+"""What every benchmark shares: the machine, the data folder beside the checkout, and the last line it prints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def shared(name: str) -> Path:
-    """Return the folder of a shared data set, or stop with a message (exit code 0: nothing failed) where there is none."""
+    """Return the folder of a shared data set; where there is none, stop with a message and exit code 0."""
     folder = SHARED_DATA / name
     if not folder.is_dir():
         print(f"skipped: the data set {name!r} is not at ../shared/data/{name}")
@@ -39,7 +39,9 @@ def machine() -> dict[str, str | int]:
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         processor = names[0] if names else processor
     memory_gib = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     return {"processor": processor, "cores": os.cpu_count() or 1, "memory_gib": memory_gib}
@@ -72,4 +74,68 @@ def finish(benchmark: str, seeds: list[int], figures: dict[str, object]) -> None
                 "versions": versions(),
             }
         )
+    )
+
+
+def compare_shared(
+    benchmark: str, task_file: str, strategies: list[str], seeds: int, train_rows: int, quick: bool
+) -> None:
+    """Run ``compare`` on a shared data set, print the table and the verdict, and the last line.
+
+    Args:
+        benchmark: the data set's name, and the benchmark's.
+        task_file: YAML text; ``DATA`` in it stands for the data set's folder.
+        strategies: names of strategies.
+        seeds: seeds of each strategy.
+        train_rows: size of the training subset.
+        quick: floors, one seed and few rows only.
+    """
+    from taskfit.cli.compare import table_lines
+    from taskfit.cli.output import print_table, say
+    from taskfit.cli.progress import Progress
+    from taskfit.studies.compare_study import run_study
+    from taskfit.studies.spec import StudyConfig
+
+    text = task_file.replace("DATA", str(shared(benchmark)))
+    folder = ROOT / "build" / "benchmarks" / (f"{benchmark}-quick" if quick else benchmark)
+    folder.mkdir(parents=True, exist_ok=True)
+    task = folder / "task.yaml"
+    task.write_text(text, encoding="utf-8")
+    config = StudyConfig(
+        strategies=("majority", "linear")
+        if quick and "linear" in strategies
+        else tuple(strategies[:2] if quick else strategies),
+        seeds=1 if quick else seeds,
+        train_sizes=(min(train_rows, 500) if quick else train_rows,),
+    )
+    started = time.perf_counter()
+    with Progress() as progress:
+        study = run_study(task, config, folder / "study", on_event=progress.show)
+    columns, rows = table_lines(study.table, config.volume)
+    print_table(columns, rows)
+    print(study.recommendation.text)
+    say(str(study.report_path))
+    finish(
+        benchmark,
+        list(range(config.seeds)),
+        {
+            "train_rows": config.train_sizes[0],
+            "wall_s": round(time.perf_counter() - started, 1),
+            "verdict": study.recommendation.verdict,
+            "table": [
+                {
+                    "strategy": row.label,
+                    "metric": row.metric,
+                    "value": round(row.value, 4),
+                    "low": round(row.low, 4),
+                    "high": round(row.high, 4),
+                    "others": {name: round(value, 4) for name, value in row.others.items()},
+                    "fit_s": round(row.fit_s, 2),
+                    "latency_ms": round(row.latency_ms, 3),
+                    "memory_mb": round(max(row.fit_memory_bytes, row.predict_memory_bytes) / 1e6),
+                    "usd_total": row.usd_total,
+                }
+                for row in study.table
+            ],
+        },
     )

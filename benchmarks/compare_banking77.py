@@ -1,0 +1,20 @@
+"""Which strategy for 77 banking intents, with 1,000 training rows?"""
+
+from __future__ import annotations
+
+from common import arguments, compare_shared
+
+TASK = """
+name: banking77
+kind: classification
+data: {train: DATA/train.jsonl.gz, test: DATA/test.jsonl}
+instruction: What does this bank customer want?
+input: "Message: {{ text }}"
+target: "{{ category }}"
+metrics: [accuracy, macro_f1]
+"""
+
+STRATEGIES = ["majority", "linear", "zero-shot", "few-shot(k=4)", "lora", "full", "encoder"]
+
+if __name__ == "__main__":
+    compare_shared("banking77", TASK, STRATEGIES, seeds=2, train_rows=1000, quick=arguments(__doc__ or "").quick)

@@ -1,0 +1,1 @@
+"""Plan, run and compare trials, recommend, and report."""

@@ -1,0 +1,127 @@
+"""One way to solve the task, over all its seeds: strategy, model, training size, with what it reaches and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from taskfit.costs.trial_cost import TrialCost
+
+if TYPE_CHECKING:
+    from taskfit.evaluation.intervals import Interval
+    from taskfit.evaluation.outcomes import Outcomes
+    from taskfit.evaluation.paired import PairedComparison
+    from taskfit.studies.result import TrialResult
+
+__all__ = ["Candidate", "Cost", "mean_cost"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one fit and one predicted row cost, on average over seeds.
+
+    Attributes:
+        usd_fit: of one fit.
+        usd_per_row: of one predicted row.
+        fit_s: seconds on the clock of one fit.
+        latency_ms: milliseconds on the clock per row, many rows predicted in one go.
+        fit_memory_bytes, predict_memory_bytes: most resident memory, the highest of all seeds; GPU memory included.
+        tokens_in_per_row, tokens_out_per_row: as a service would bill them; 0 without a language model.
+        flops_fit, flops_per_row: operations; None where they cannot be counted.
+        artefact_bytes: size of the predictor folder.
+    """
+
+    usd_fit: float
+    usd_per_row: float
+    fit_s: float
+    latency_ms: float
+    fit_memory_bytes: int
+    predict_memory_bytes: int
+    tokens_in_per_row: float
+    tokens_out_per_row: float
+    flops_fit: float | None
+    flops_per_row: float | None
+    artefact_bytes: int
+
+    def total_usd(self, volume: int) -> float:
+        """US dollars to fit once and predict ``volume`` rows."""
+        return self.usd_fit + volume * self.usd_per_row
+
+    def total_s(self, volume: int) -> float:
+        """Seconds on the clock to fit once and predict ``volume`` rows; what decides on a machine without a price."""
+        return self.fit_s + volume * self.latency_ms / 1000
+
+    def total(self, volume: int) -> tuple[float, float]:
+        """What "cheapest" goes by: money, and of equal amounts the seconds."""
+        return self.total_usd(volume), self.total_s(volume)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy with a model and a training size.
+
+    Attributes:
+        train_rows: None: all rows.
+        model_shown: the model's name as short as tells it apart; None without a model.
+        results: its finished trials, one a seed.
+        failed: number of its trials that did not finish.
+        metrics: each metric of the task with its 95 % interval.
+        cost: mean over seeds.
+        runs: the outcomes of each finished trial, for further tests.
+        versus_best: this one minus the best on the first metric; None for the best itself.
+        p_value: of that difference, adjusted by Holm for all comparisons made; None for the best.
+        is_tied: true when it cannot be told apart from the best (the best is tied with itself).
+        is_pareto: no other has a higher figure at no higher total cost.
+    """
+
+    strategy: str
+    model: str | None
+    train_rows: int | None
+    model_shown: str | None
+    results: tuple[TrialResult, ...]
+    failed: int
+    metrics: Mapping[str, Interval]
+    cost: Cost
+    runs: tuple[Outcomes, ...]
+    versus_best: PairedComparison | None = None
+    p_value: float | None = None
+    is_tied: bool = True
+    is_pareto: bool = False
+
+    @property
+    def label(self) -> str:
+        """A short name: strategy, model and training size."""
+        model = "" if self.model_shown is None else f" on {self.model_shown}"
+        size = "" if self.train_rows is None else f", {self.train_rows} rows"
+        return f"{self.strategy}{model}{size}"
+
+
+def mean_cost(results: Sequence[TrialResult], usd_per_hour: float) -> Cost:
+    """Average the costs of a candidate's finished trials; memory is the highest of them.
+
+    Args:
+        results: finished trials, at least one.
+        usd_per_hour: of the machine; trials that ran when another price held are told at this one.
+
+    Raises:
+        StudyError: a result holds no valid cost.
+    """
+    costs = [TrialCost.from_json(result.cost) for result in results]
+    fit_flops = [cost.fit_flops for cost in costs if cost.fit_flops is not None]
+    row_flops = [cost.predict_flops / cost.rows_predicted for cost in costs if cost.predict_flops is not None]
+    rows = [max(1, result.counts["rows"]) for result in results]
+    return Cost(
+        usd_fit=usd_per_hour * fmean(cost.fit.wall_s for cost in costs) / 3600,
+        usd_per_row=usd_per_hour * fmean(cost.s_per_row for cost in costs) / 3600,
+        fit_s=fmean(cost.fit.wall_s for cost in costs),
+        latency_ms=fmean(1000 * cost.s_per_row for cost in costs),
+        fit_memory_bytes=max(cost.fit.peak_memory_bytes + cost.fit.peak_gpu_bytes for cost in costs),
+        predict_memory_bytes=max(cost.predict.peak_memory_bytes + cost.predict.peak_gpu_bytes for cost in costs),
+        tokens_in_per_row=fmean(r.counts["tokens_in"] / n for r, n in zip(results, rows, strict=True)),
+        tokens_out_per_row=fmean(r.counts["tokens_out"] / n for r, n in zip(results, rows, strict=True)),
+        flops_fit=fmean(fit_flops) if len(fit_flops) == len(costs) else None,
+        flops_per_row=fmean(row_flops) if len(row_flops) == len(costs) else None,
+        artefact_bytes=round(fmean(cost.artefact_bytes for cost in costs)),
+    )

@@ -1,0 +1,129 @@
+"""The whole of a study in one call: plan, run, compare, recommend, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskfit.studies.compare import Comparison, compare_study
+from taskfit.studies.events import OnEvent, StudyPlanned, ignore
+from taskfit.studies.plan import check_disk, plan
+from taskfit.studies.recommend import Recommendation, recommend
+from taskfit.studies.report import write_report
+from taskfit.studies.rooms import ROOMS, Rooms
+from taskfit.studies.run import run
+from taskfit.studies.spec import Limits, StudyConfig
+from taskfit.studies.study_file import open_folder
+from taskfit.studies.table import TableRow, table_of
+
+__all__ = ["Study", "compare", "open_study", "run_study"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        folder: where everything of it lies.
+        comparison: all candidates, the best first.
+        recommendation: what to choose, in words.
+        report_path: the HTML page.
+    """
+
+    folder: Path
+    comparison: Comparison
+    recommendation: Recommendation
+    report_path: Path
+
+    @property
+    def table(self) -> tuple[TableRow, ...]:
+        """One record a candidate, the best first."""
+        return table_of(self.comparison, self.recommendation)
+
+
+def compare(
+    task_path: str | Path,
+    *,
+    models: Sequence[str] = (),
+    strategies: Sequence[str] = StudyConfig.strategies,
+    seeds: int = StudyConfig.seeds,
+    train_sizes: Iterable[int | None] = (None,),
+    volume: int = StudyConfig.volume,
+    limits: Limits = StudyConfig.limits,
+    timeout_s: float | None = None,
+    workers: int = 1,
+    hardware: str | None = None,
+    prices: str | Path | None = None,
+    is_retrying_failed: bool = False,
+    out: str | Path | None = None,
+    on_event: OnEvent = ignore,
+) -> Study:
+    """Compare strategies on a task, with evidence, and say which to choose.
+
+    The script that calls this needs no ``if __name__ == "__main__"``.
+
+    Args:
+        task_path: the task file.
+        models: names or folders; none: the embedded ones.
+        strategies: names as the grammar of strategies reads them.
+        seeds: number of seeds.
+        train_sizes: numbers of training rows for a learning curve; None stands for all rows.
+        volume: rows that will ever be predicted; decides what "cheapest" means.
+        limits: what a recommended strategy may cost.
+        timeout_s: seconds after which a trial is stopped; None: never.
+        workers: trials that run at the same time.
+        hardware: name in the hardware price table; None: the table's default.
+        prices: the user's own price table.
+        is_retrying_failed: run failed and timed-out trials again.
+        out: the study's folder; None: ``studies/`` and the task's name. Run again with the same arguments, it goes
+            on where it was stopped.
+        on_event: takes what is happening, typed; see ``taskfit.studies.events``.
+
+    Raises:
+        TaskError, DataError, ConfigError, ModelError: something is wrong; nothing has run.
+        StudyError: the folder belongs to another plan or is in use.
+        ResourceError: the disk is full.
+
+    >>> study = compare("examples/support/task.yaml", strategies=["majority", "linear"])  # doctest: +SKIP
+    >>> print(study.recommendation.text)  # doctest: +SKIP
+    """
+    config = StudyConfig(
+        strategies=tuple(strategies),
+        models=tuple(models),
+        seeds=seeds,
+        train_sizes=tuple(train_sizes),
+        volume=volume,
+        limits=limits,
+        timeout_s=timeout_s,
+        workers=workers,
+        hardware=hardware,
+        prices=None if prices is None else Path(prices),
+        is_retrying_failed=is_retrying_failed,
+    )
+    return run_study(Path(task_path), config, None if out is None else Path(out), on_event=on_event)
+
+
+def run_study(
+    task_path: Path, config: StudyConfig, out: Path | None = None, *, on_event: OnEvent = ignore, rooms: Rooms = ROOMS
+) -> Study:
+    """Do what :func:`compare` does, from a config."""
+    task = rooms.load_task(task_path)
+    folder = Path("studies") / task.definition.name if out is None else out
+    planned = plan(task, config, rooms=rooms)
+    check_disk(planned, folder)
+    open_folder(planned, task, folder)
+    on_event(StudyPlanned(planned))
+    run(planned, folder, on_event=on_event, rooms=rooms)
+    return open_study(folder)
+
+
+def open_study(folder: Path) -> Study:
+    """Compare, recommend and report from a study's folder, however far it got.
+
+    Raises:
+        StudyError: there is no study, or it is damaged.
+    """
+    comparison = compare_study(folder)
+    recommendation = recommend(comparison)
+    return Study(folder, comparison, recommendation, write_report(folder, comparison, recommendation))

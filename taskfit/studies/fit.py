@@ -1,0 +1,78 @@
+"""Fit one strategy, outside any study: the way to a predictor when the choice is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskfit.errors import ConfigError, PredictorError
+
+if TYPE_CHECKING:
+    from taskfit.models.language_model import LanguageModel
+    from taskfit.strategy.contract import Predictor, Strategy
+
+__all__ = ["fit"]
+
+
+def _ignore(line: str) -> None:
+    """Drop a line."""
+
+
+def fit(
+    task_path: str | Path,
+    strategy: str,
+    *,
+    model: str | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    train_rows: int | None = None,
+    say: Callable[[str], None] = _ignore,
+) -> Predictor:
+    """Fit one strategy on a task's training rows and return the predictor, saved if ``out`` is given.
+
+    Args:
+        task_path: the task file.
+        strategy: a name such as ``lora(rank=8)+few-shot(k=2)``.
+        model: a known name, a folder or a hub name; None: the default of the strategy's architecture.
+        out: the predictor folder to write; it must not exist. A fit that is killed goes on from
+            ``<out>.scratch`` when the same call is made again.
+        seed: of everything random in the fit.
+        train_rows: size of a stratified training subset; None: all rows.
+        say: takes lines of progress and findings.
+
+    Raises:
+        TaskfitError: the task, strategy or model cannot be used; ``out`` exists; training failed.
+    """
+    import shutil
+
+    from taskfit.strategy.contract import Budget
+    from taskfit.strategy.grammar import parse
+    from taskfit.tasks import load_task, take_train
+
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists():
+        raise PredictorError(f"{folder} exists already", "give another folder with --out, or move this one away")
+    chosen = parse(strategy)
+    task = take_train(load_task(task_path), train_rows, seed)
+    scratch = None if folder is None else folder.with_name(folder.name + ".scratch")
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    budget = Budget(folder=scratch, say=say)
+    predictor = chosen.fit(_model(chosen, model), task, seed=seed, budget=budget)
+    if folder is not None:
+        predictor.save(folder)
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return predictor
+
+
+def _model(strategy: Strategy, name: str | None) -> LanguageModel | None:
+    from taskfit.models import load
+    from taskfit.models.table import default_model
+
+    if not strategy.architectures:
+        if name is not None:
+            raise ConfigError(f"strategy {strategy.name!r} needs no model (got {name!r})", "leave out --model")
+        return None
+    return load(name if name is not None else default_model(strategy.architectures))

@@ -1,0 +1,202 @@
+"""Files of a study on disk: whole or not at all, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskfit.errors import ResourceError, StudyError
+from taskfit.strategy.folder import is_disk_full
+
+if TYPE_CHECKING:
+    from taskfit.tasks.task import Value
+
+__all__ = [
+    "disk_full_named",
+    "folder_bytes",
+    "locked",
+    "read_json",
+    "remove_leftovers",
+    "staged",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+_STAGING_PREFIX = ".unfinished-"
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files under ``folder``; 0 when it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, fsync, rename.
+
+    Raises:
+        ResourceError: the disk is full; the old file, if any, is untouched.
+    """
+    temporary = path.with_name(f"{_STAGING_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(payload)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        _sync_entry(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise _disk_full(path.parent, len(payload)) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, values: Mapping[str, Value]) -> None:
+    """Write a JSON file whole or not at all; NaN and infinity are refused.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Value]:
+    """Read a JSON object.
+
+    Raises:
+        StudyError: the file is missing, broken, or holds something else than an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StudyError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise StudyError(f"{path} must hold a JSON object (got {type(values).__name__})")
+    return values
+
+
+@contextmanager
+def staged(target: Path, bytes_expected: int = 0) -> Iterator[Path]:
+    """Give a temporary sibling of ``target`` to fill; it takes the target's name only when the block ends well.
+
+    An older ``target`` is replaced. When the process dies half-way, the target is not there (or still the old one)
+    and the temporary folder is swept away by :func:`remove_leftovers`.
+
+    Args:
+        target: the folder to appear.
+        bytes_expected: what the block is going to write, for the message when the disk is full.
+
+    Raises:
+        ResourceError: the disk is full; nothing is left behind.
+    """
+    staging = target.with_name(f"{_STAGING_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with disk_full_named(target, staging, bytes_expected):
+            staging.mkdir(parents=True)
+            yield staging
+            _sync_tree(staging)
+            if target.exists():
+                shutil.rmtree(target)
+            staging.rename(target)
+            _sync_entry(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def disk_full_named(target: Path, written: Path, bytes_expected: int = 0) -> Iterator[None]:
+    """Turn whatever says that the disk is full into one error that names the folder and the bytes.
+
+    Args:
+        target: the folder that the user knows.
+        written: where the bytes went so far; they count as needed.
+        bytes_expected: what was still to be written.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise _disk_full(target, bytes_expected + folder_bytes(written)) from error
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written in ``folder``. Call it only under the study's lock."""
+    for path in folder.glob(f"{_STAGING_PREFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two processes never work on one study. The lock dies with its process.
+
+    Raises:
+        StudyError: another process holds the lock.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "study.lock").open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            owner = handle.read(32).strip() or "unknown"
+            raise StudyError(
+                f"{folder} is being worked on by another process (process id {owner})",
+                "wait until it ends, or give another folder with --out",
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def _disk_full(folder: Path, bytes_needed: int) -> ResourceError:
+    free = shutil.disk_usage(_existing(folder)).free
+    return ResourceError(
+        f"the disk is full: {folder} needs {bytes_needed:,} bytes or more and {free:,} bytes are free",
+        "free some space, or give a folder on another disk with --out; then run the same command again",
+    )
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync_entry(path)
+    _sync_entry(folder)
+
+
+def _sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

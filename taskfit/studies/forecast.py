@@ -1,0 +1,98 @@
+"""What a trial is expected to take, before it runs: a rough figure, so that nobody starts a week by mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
+
+from taskfit.studies.costing import architecture_of, priced_machine
+from taskfit.studies.needs import shots
+
+if TYPE_CHECKING:
+    from taskfit.costs.prices import Machine
+    from taskfit.strategy.contract import Strategy
+    from taskfit.studies.spec import ModelFacts, StudyConfig
+    from taskfit.tasks.task import Task
+
+__all__ = ["Forecaster", "forecaster"]
+
+_CHARACTERS_PER_TOKEN = 4.0
+_SAMPLE = 200
+_WHOLE_MODEL = frozenset({"full", "encoder"})
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Prices the trials of one task.
+
+    Attributes:
+        speed: FLOP/s measured on this machine; 0 when no strategy needs a model.
+        question_tokens, answer_tokens: means of a sample of rows, from their characters.
+    """
+
+    task: Task
+    machine: Machine
+    speed: float
+    question_tokens: float
+    answer_tokens: float
+
+    def of(self, strategy: Strategy, facts: ModelFacts | None, train_rows: int | None) -> tuple[float, float] | None:
+        """Return expected seconds and US dollars; None where the model's family cannot be counted."""
+        from taskfit.costs.price_trial import TrialFacts, forecast
+
+        architecture = architecture_of(None if facts is None else facts.config)
+        if facts is not None and architecture is None:
+            return None
+        definition = self.task.definition
+        expected = forecast(
+            architecture,
+            TrialFacts(
+                rows_train=len(self.task.train) if train_rows is None else train_rows,
+                rows_test=len(self.task.test),
+                rows_validation=len(self.task.validation),
+                row_tokens=self.question_tokens,
+                answer_tokens=self.answer_tokens,
+                options=len(definition.labels) if definition.kind == "classification" else 0,
+                shots=shots(strategy),
+                trains=_trains(strategy),
+                epochs=_epochs(strategy),
+                labels=len(definition.labels),
+            ),
+            speed=max(self.speed, 1.0),
+            machine=self.machine,
+        )
+        return expected.wall_s, expected.usd
+
+
+def forecaster(task: Task, config: StudyConfig, speed: float) -> Forecaster:
+    """Return what prices the trials of this task.
+
+    Raises:
+        ConfigError: unknown hardware, or a faulty price table.
+    """
+    definition, rows = task.definition, task.train[:_SAMPLE] or task.test[:_SAMPLE]
+    return Forecaster(
+        task,
+        priced_machine(config.hardware, config.prices),
+        speed,
+        _tokens([definition.prompt_text(row) for row in rows]),
+        _tokens([definition.target_text(row) for row in rows]),
+    )
+
+
+def _tokens(texts: list[str]) -> float:
+    return max(1.0, fmean(len(text) for text in texts) / _CHARACTERS_PER_TOKEN)
+
+
+def _trains(strategy: Strategy) -> Literal["nothing", "adapter", "all"]:
+    heads = {part.partition("(")[0] for part in strategy.name.split("+")}
+    if heads & _WHOLE_MODEL:
+        return "all"
+    return "adapter" if getattr(strategy, "weights", None) is not None else "nothing"
+
+
+def _epochs(strategy: Strategy) -> float:
+    part = getattr(strategy, "weights", None) or strategy
+    epochs = getattr(part, "epochs", 3.0)
+    return float(epochs) if isinstance(epochs, int | float) else 3.0

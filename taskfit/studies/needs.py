@@ -1,0 +1,36 @@
+"""What a strategy draws on: chance, training rows, worked examples. A study runs nothing twice for nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskfit.strategy.contract import Strategy
+
+__all__ = ["shots", "uses_seed", "uses_train"]
+
+_WITHOUT_CHANCE = frozenset({"majority", "linear", "zero-shot"})
+_WITHOUT_ROWS = frozenset({"zero-shot"})
+
+
+def uses_seed(strategy: Strategy) -> bool:
+    """True when two seeds may give different predictors from the same rows.
+
+    A strategy may say so itself with an attribute ``uses_seed``; otherwise it does, but for a few known ones.
+    """
+    return bool(getattr(strategy, "uses_seed", _head(strategy) not in _WITHOUT_CHANCE))
+
+
+def uses_train(strategy: Strategy) -> bool:
+    """True when the training rows matter; ``uses_train`` on the strategy goes before the known ones."""
+    return bool(getattr(strategy, "uses_train", _head(strategy) not in _WITHOUT_ROWS))
+
+
+def shots(strategy: Strategy) -> int:
+    """Return how many training rows stand as worked examples in a prompt; 0 for most strategies."""
+    k = getattr(getattr(strategy, "program", strategy), "k", 0)
+    return k if isinstance(k, int) else 0
+
+
+def _head(strategy: Strategy) -> str:
+    return "" if "+" in strategy.name else strategy.name.partition("(")[0]

@@ -1,0 +1,256 @@
+"""Plans a study: crosses models, strategies, seeds and training sizes, and checks everything before anything runs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
+from taskfit.studies.events import ignore_line
+from taskfit.studies.forecast import Forecaster, forecaster
+from taskfit.studies.needs import shots, uses_seed, uses_train
+from taskfit.studies.process import call, start_server
+from taskfit.studies.rooms import ROOMS, Rooms
+from taskfit.studies.spec import Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec, trial_id
+
+if TYPE_CHECKING:
+    from taskfit.costs.prices import Machine
+    from taskfit.strategy.contract import Strategy
+    from taskfit.tasks.task import Task, Value
+
+__all__ = ["EMBEDDED_MODELS", "Limits", "StudyConfig", "plan"]
+
+EMBEDDED_MODELS = ("taskfit-tiny", "minilm")
+"""What is compared when no model is named: one that generates and, where it is installed, one that encodes."""
+
+_SMALL_TEST = 100
+
+
+def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
+    """Check everything and list the trials of a study, priced; nothing is written.
+
+    Models are loaded once each, in a process of their own, so that a model that cannot be used is found now.
+
+    Raises:
+        ConfigError: an option, a strategy or a limit is wrong, or nothing is left to run; all faults together.
+        ModelError, MissingExtraError: a named model cannot be used.
+    """
+    faults = Faults("study")
+    strategies = _parse_all(config, rooms, faults)
+    _check_numbers(config, faults)
+    _check_rows(task, config, strategies, faults)
+    faults.raise_as(ConfigError)
+    notes: list[str] = []
+    models, speed, absent = _models(strategies, config, rooms, notes)
+    skipped = list(absent)
+    pairs = _pairs(strategies, models, task, skipped)
+    if not pairs:
+        reasons = "; ".join(f"{s.strategy}{f' on {s.model}' if s.model else ''}: {s.reason}" for s in skipped)
+        raise ConfigError(f"no strategy is left to run: {reasons}", "name other strategies or models")
+    price = forecaster(task, config, speed)
+    trials = _trials(task, config, pairs, price)
+    return Plan(
+        task_path=_path_of(task),
+        task_fingerprint=task.fingerprint,
+        definition=task.definition.to_json(),
+        data=_data(task),
+        config=replace(config, strategies=tuple(strategy.name for strategy in strategies)),
+        models=models,
+        trials=trials,
+        skipped=tuple(skipped),
+        price=Price(price.machine.name, price.machine.price_usd_per_hour, price.machine.date.isoformat()),
+        detectable_difference=_detectable(task),
+        notes=(*notes, *_price_notes(price.machine), *_size_notes(task)),
+    )
+
+
+def check_disk(plan: Plan, folder: Path) -> None:
+    """Check that the study will fit on the disk.
+
+    Raises:
+        ConfigError: less is free than the trials are expected to write.
+    """
+    weights = {facts.name: facts.weight_bytes for facts in plan.models}
+    writing = [weights[s.model] for s in plan.trials if s.model is not None and s.strategy.startswith(_WHOLE_MODELS)]
+    # Saved weights in fp32 may be twice the stored ones; one trial at a time also keeps weights, best weights and
+    # two moments of the optimiser in its checkpoint.
+    needed = 2 * sum(writing) + 8 * max(writing, default=0) * plan.config.workers + 10_000_000
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise ConfigError(
+            f"the study will write about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free at {existing}",
+            "free some space, or give a folder on another disk with --out",
+        )
+
+
+_WHOLE_MODELS = ("full", "encoder")
+
+
+def _parse_all(config: StudyConfig, rooms: Rooms, faults: Faults) -> list[Strategy]:
+    found: dict[str, Strategy] = {}
+    for name in config.strategies:
+        try:
+            strategy = rooms.parse(name)
+        except TaskfitError as error:
+            faults.add(error.message)
+            continue
+        found.setdefault(strategy.name, strategy)
+    if not config.strategies:
+        faults.add("strategies must name at least one (got none)")
+    return list(found.values())
+
+
+def _check_numbers(config: StudyConfig, faults: Faults) -> None:
+    for name in ("seeds", "volume", "workers"):
+        if getattr(config, name) < 1:
+            faults.add(f"{name} must be at least 1 (got {getattr(config, name)})")
+    limits = config.limits
+    amounts = {
+        "timeout_s": config.timeout_s,
+        "limits.usd": limits.usd,
+        "limits.latency_ms": limits.latency_ms,
+        "limits.memory_gb": limits.memory_gb,
+    }
+    for name, amount in amounts.items():
+        if amount is not None and not amount > 0:
+            faults.add(f"{name} must be above 0, or left out for no limit (got {amount:g})")
+    if not config.train_sizes:
+        faults.add("train_sizes must name at least one size; all rows are written as None (got none)")
+
+
+def _check_rows(task: Task, config: StudyConfig, strategies: Iterable[Strategy], faults: Faults) -> None:
+    rows = len(task.train)
+    if not task.test:
+        faults.add("the test set must hold at least one row (got none)")
+    for size in config.train_sizes:
+        if size is not None and not 1 <= size <= rows:
+            faults.add(f"train_sizes must be between 1 and {rows}, the number of training rows (got {size})")
+    smallest = min((size for size in config.train_sizes if size is not None), default=rows)
+    for strategy in strategies:
+        if shots(strategy) > min(smallest, rows):
+            faults.add(
+                f"{strategy.name} needs {shots(strategy)} training rows to show "
+                f"and the smallest training set has {min(smallest, rows)}"
+            )
+
+
+def _models(
+    strategies: Iterable[Strategy], config: StudyConfig, rooms: Rooms, notes: list[str]
+) -> tuple[tuple[ModelFacts, ...], float, list[Skipped]]:
+    needy = [strategy for strategy in strategies if strategy.architectures]
+    if not needy:
+        if config.models:
+            notes.append(f"models {', '.join(config.models)} are not used: no strategy needs one")
+        return (), 0.0, []
+    found: list[ModelFacts] = []
+    speed = 0.0
+    absent: list[Skipped] = []
+    start_server(has_models=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in dict.fromkeys(config.models or EMBEDDED_MODELS):
+            job = (name, rooms)
+            try:
+                facts, speed = call(_describe, job, Path(folder) / "log.txt", ignore_line)
+            except MissingExtraError as error:
+                if config.models:
+                    raise
+                absent.append(Skipped("every strategy", name, error.message))
+            else:
+                found.append(facts)
+    return tuple(found), speed, absent
+
+
+def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, float]:
+    """Return a model's facts and the speed of this machine in FLOP/s; runs in a process of its own."""
+    from taskfit.costs.price_trial import probe_speed
+
+    name, rooms = job
+    return rooms.describe_model(name), probe_speed()
+
+
+def _pairs(
+    strategies: Iterable[Strategy], models: Iterable[ModelFacts], task: Task, skipped: list[Skipped]
+) -> list[tuple[Strategy, ModelFacts | None]]:
+    from taskfit.strategy.check import check_fit
+
+    pairs: list[tuple[Strategy, ModelFacts | None]] = []
+    for strategy in strategies:
+        candidates: list[ModelFacts | None] = [*models] if strategy.architectures else [None]
+        for facts in candidates:
+            try:
+                check_fit(strategy, task.definition.kind, None if facts is None else facts.architecture)
+            except ConfigError as error:
+                first, *listed = error.message.removeprefix(f"strategy {strategy.name!r}: ").split("\n  - ")
+                reason = "; ".join(listed) if listed else first
+                skipped.append(Skipped(strategy.name, None if facts is None else facts.name, reason))
+            else:
+                pairs.append((strategy, facts))
+    return pairs
+
+
+def _trials(
+    task: Task, config: StudyConfig, pairs: Iterable[tuple[Strategy, ModelFacts | None]], price: Forecaster
+) -> tuple[TrialSpec, ...]:
+    trials: dict[str, TrialSpec] = {}
+    pairs = list(pairs)
+    for seed in range(config.seeds):
+        for size in config.train_sizes:
+            for strategy, facts in pairs:
+                rows = None if size == len(task.train) or not uses_train(strategy) else size
+                if seed > 0 and rows is None and not uses_seed(strategy):
+                    continue
+                model, fingerprint = (None, None) if facts is None else (facts.name, facts.fingerprint)
+                key = trial_id(task.fingerprint, strategy.name, model, fingerprint, seed, rows)
+                seconds, usd = price.of(strategy, facts, rows) or (None, None)
+                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, seconds, usd)
+                trials.setdefault(key, spec)
+    return tuple(trials.values())
+
+
+def _path_of(task: Task) -> Path:
+    if task.path is None:
+        raise ConfigError(
+            "a study needs a task that was read from a file, for each trial reads it again (got one made in memory)",
+            "write the task file and load it with load_task",
+        )
+    return task.path
+
+
+def _data(task: Task) -> Mapping[str, Value]:
+    report = task.report
+    return {
+        "rows": {split: len(rows) for split, rows in task.splits.items()},
+        "files": dict(report.files),
+        "duplicate_rows": len(report.duplicate_rows),
+        "conflicting_rows": len(report.conflicting_rows),
+        "moved_rows": len(report.moved_rows),
+        "made_splits": list(report.made_splits),
+        "notes": list(report.notes),
+    }
+
+
+def _detectable(task: Task) -> float | None:
+    if task.definition.kind == "generation":  # its metrics are no shares of right rows
+        return None
+    from taskfit.evaluation.paired import minimum_detectable_difference
+
+    return minimum_detectable_difference(len(task.test))
+
+
+def _price_notes(priced: Machine) -> list[str]:
+    from taskfit.costs.prices import age_warning
+
+    warning = age_warning(priced)
+    return [] if warning is None else [warning]
+
+
+def _size_notes(task: Task) -> list[str]:
+    rows, gap = len(task.test), _detectable(task)
+    if rows >= _SMALL_TEST or gap is None:
+        return []
+    return [f"the test set has {rows} rows: differences in accuracy below about {gap * 100:.0f} points cannot be shown"]

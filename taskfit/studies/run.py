@@ -1,0 +1,217 @@
+"""Runs the trials of a plan that are missing, one process each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taskfit.errors import ResourceError
+from taskfit.studies.events import OnEvent, TrialEnded, TrialFound, TrialSaid, TrialStarted, ignore
+from taskfit.studies.folder import locked, remove_leftovers
+from taskfit.studies.process import Child, Raised, start, start_server, wait_any
+from taskfit.studies.result import TrialResult, read_result, work_folder, write_trial
+from taskfit.studies.rooms import ROOMS, Rooms
+from taskfit.studies.spec import Plan, StudyConfig, TrialSpec
+from taskfit.studies.trial import TrialJob, run_trial
+
+__all__ = ["must_run", "run", "usable_cores"]
+
+_POLL_S = 0.5
+_OUTSIDE_SIGNALS = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"})
+_MEMORY_HINT = "most often the machine ran out of memory: take fewer --workers, a smaller model, or a larger machine"
+
+
+def run(plan: Plan, folder: Path, *, on_event: OnEvent = ignore, rooms: Rooms = ROOMS) -> list[TrialResult]:
+    """Run what is missing of the plan and return the results of all its trials, in the plan's order.
+
+    Finished trials are kept. Failed and timed-out ones too, unless ``config.is_retrying_failed`` or the time-out has
+    been raised since; killed ones and those that lacked disk or memory are run again, for the cause lies outside
+    them. A damaged trial folder is run again. ``folder`` is where ``study.json`` of this plan lies.
+
+    Raises:
+        StudyError: another process works on the folder.
+        KeyboardInterrupt: after the running trials were stopped; what is finished stays.
+    """
+    with locked(folder):
+        (folder / "trials").mkdir(exist_ok=True)
+        remove_leftovers(folder / "trials")
+        return _Session(plan, folder, on_event, rooms).run()
+
+
+def must_run(result: TrialResult | None, config: StudyConfig) -> bool:
+    """True when a trial with this earlier result (None: none, or damaged) has to run."""
+    if result is None or result.status == "killed" or result.reason == "ResourceError":
+        return True
+    if result.is_done:
+        return False
+    return config.is_retrying_failed or (
+        result.status == "timed-out" and _is_longer(config.timeout_s, result.timeout_s)
+    )
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # this system does not say
+        return os.cpu_count() or 1
+
+
+def _is_longer(timeout_s: float | None, earlier_s: float | None) -> bool:
+    return earlier_s is not None and (timeout_s is None or timeout_s > earlier_s)
+
+
+@dataclass
+class _Running:
+    spec: TrialSpec
+    child: Child[None]
+
+    @property
+    def wall_s(self) -> float:
+        began_at = self.child.began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
+
+@dataclass
+class _Session:
+    """One call of :func:`run`: what waits, what runs, what has ended."""
+
+    plan: Plan
+    folder: Path
+    on_event: OnEvent
+    rooms: Rooms
+    waiting: list[TrialSpec] = field(default_factory=list)
+    running: list[_Running] = field(default_factory=list)
+    results: dict[str, TrialResult] = field(default_factory=dict)
+    ended_now: list[TrialResult] = field(default_factory=list)
+
+    def run(self) -> list[TrialResult]:
+        """Run all that waits."""
+        self._sort_out()
+        if self.waiting:
+            start_server(has_models=any(spec.model is not None for spec in self.plan.trials))
+        try:
+            while self.waiting or self.running:
+                self._start_some()
+                wait_any([trial.child for trial in self.running], _POLL_S)
+                for trial in list(self.running):
+                    self._look_at(trial)
+        finally:
+            for trial in self.running:
+                trial.child.kill()
+        return [self.results[spec.id] for spec in self.plan.trials]
+
+    def _sort_out(self) -> None:
+        for spec in self.plan.trials:
+            earlier = read_result(self.folder, spec)
+            if earlier is None or must_run(earlier, self.plan.config):
+                self.waiting.append(spec)
+            else:
+                self.results[spec.id] = earlier
+                self.on_event(TrialFound(earlier, len(self.results), len(self.plan.trials)))
+
+    def _start_some(self) -> None:
+        while self.waiting and len(self.running) < self.plan.config.workers:
+            left_s = self._left_s()
+            spec = self.waiting.pop(0)
+            number = len(self.results) + len(self.running) + 1
+            self.on_event(TrialStarted(spec, number, len(self.plan.trials), left_s))
+            log = work_folder(self.folder, spec.id).resolve() / "log.txt"
+            log.unlink(missing_ok=True)
+            self.running.append(_Running(spec, start(run_trial, self._job(spec), log)))
+
+    def _look_at(self, trial: _Running) -> None:
+        has_ended = trial.child.has_ended  # before the last messages are read, so that none is missed
+        for line in trial.child.lines():
+            self.on_event(TrialSaid(trial.spec, line))
+        timeout_s = self.plan.config.timeout_s
+        is_late = timeout_s is not None and trial.wall_s > timeout_s
+        if not (has_ended or is_late):
+            return
+        wall_s = trial.wall_s
+        trial.child.kill()
+        result = self._result(trial, wall_s, is_late=is_late and not has_ended)
+        trial.child.close()
+        self.running.remove(trial)
+        self.results[trial.spec.id] = result
+        self.ended_now.append(result)
+        self.on_event(TrialEnded(result, len(self.results), len(self.plan.trials), self._left_s()))
+
+    def _result(self, trial: _Running, wall_s: float, is_late: bool) -> TrialResult:
+        work = work_folder(self.folder, trial.spec.id)
+        found = read_result(self.folder, trial.spec)
+        if found is not None and found.is_done:  # even when it was killed a moment after
+            shutil.rmtree(work, ignore_errors=True)
+            return found
+        timeout_s = self.plan.config.timeout_s
+        result = _late(trial.spec, wall_s, timeout_s) if is_late else _failure(trial, wall_s, timeout_s)
+        with suppress(ResourceError):  # a failure that cannot be noted is found again by the next run
+            write_trial(self.folder, result, log=work / "log.txt")
+        if result.status == "failed":
+            shutil.rmtree(work, ignore_errors=True)
+        return result
+
+    def _job(self, spec: TrialSpec) -> TrialJob:
+        config = self.plan.config
+        return TrialJob(
+            study=self.folder.resolve(),
+            spec=spec,
+            task_path=self.plan.task_path.resolve(),
+            task_fingerprint=self.plan.task_fingerprint,
+            threads=max(1, usable_cores() // config.workers),
+            hardware=config.hardware,
+            prices=config.prices,
+            timeout_s=config.timeout_s,
+            rooms=self.rooms,
+        )
+
+    def _left_s(self) -> float | None:
+        expected = [self._expected_s(spec) for spec in self.waiting]
+        for trial in self.running:
+            seconds = self._expected_s(trial.spec)
+            expected.append(None if seconds is None else max(0.0, seconds - trial.wall_s))
+        return _sum_known(expected, self.plan.config.workers)
+
+    def _expected_s(self, spec: TrialSpec) -> float | None:
+        alike = [r.wall_s for r in self.ended_now if (r.spec.strategy, r.spec.model) == (spec.strategy, spec.model)]
+        return sum(alike) / len(alike) if alike else spec.forecast_s
+
+
+def _sum_known(seconds: Iterable[float | None], workers: int) -> float | None:
+    total = 0.0
+    for value in seconds:
+        if value is None:
+            return None
+        total += value
+    return total / workers
+
+
+def _late(spec: TrialSpec, wall_s: float, timeout_s: float | None) -> TrialResult:
+    message = f"stopped after {wall_s:.0f} s; the limit is {timeout_s:g} s"
+    hint = "raise --timeout-s: the trial then goes on from its last checkpoint"
+    return TrialResult(spec, "timed-out", "TimeOut", message, hint, wall_s=wall_s, timeout_s=timeout_s)
+
+
+def _failure(trial: _Running, wall_s: float, timeout_s: float | None) -> TrialResult:
+    def result(status: str, reason: str, message: str, hint: str | None) -> TrialResult:
+        return TrialResult(trial.spec, status, reason, message, hint, wall_s=wall_s, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+    outcome, name, code = trial.child.outcome, trial.child.signal_name, trial.child.exit_code
+    if isinstance(outcome, Raised):
+        return result("failed", outcome.reason, outcome.message, outcome.hint)
+    if name in _OUTSIDE_SIGNALS:
+        return result("killed", name, f"killed from outside by {name} after {wall_s:.0f} s", _MEMORY_HINT)
+    if name is not None:
+        return result("failed", name, f"crashed with {name} after {wall_s:.0f} s", "log.txt holds the traceback")
+    if code == _LOST_EXIT_CODE:
+        return result("killed", "lost", f"its process was lost after {wall_s:.0f} s", _MEMORY_HINT)
+    return result("failed", "exit", f"its process ended with code {code} and wrote no result", "log.txt may say why")
+
+
+_LOST_EXIT_CODE = 255
+"""What multiprocessing gives when the fork server itself is gone."""

@@ -1,0 +1,219 @@
+"""The records of a study: what is asked, what is planned, what one trial is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskfit.models.language_model import Architecture
+    from taskfit.tasks.task import Value
+
+__all__ = [
+    "FORMAT",
+    "Limits",
+    "ModelFacts",
+    "Plan",
+    "Price",
+    "Skipped",
+    "StudyConfig",
+    "TrialSpec",
+    "short_names",
+    "trial_id",
+]
+
+FORMAT = 1
+"""Version of study and trial folders; it is part of every trial's id."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the user can bear; None: no limit.
+
+    Attributes:
+        usd: most money for fitting and predicting the whole volume, in US dollars.
+        latency_ms: most milliseconds per predicted row (mean).
+        memory_gb: most memory while predicting, in gigabytes (10**9 bytes).
+    """
+
+    usd: float | None = None
+    latency_ms: float | None = None
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What to compare, and how far.
+
+    Attributes:
+        strategies: names as the grammar of strategies reads them.
+        models: names or folders; strategies that need no model run without.
+        seeds: number of seeds; they are 0, 1, ... . A strategy without chance in it runs once.
+        train_sizes: numbers of training rows for a learning curve; None stands for all rows.
+        volume: rows that will ever be predicted; decides what "cheapest" means.
+        limits: what a recommended strategy may cost.
+        timeout_s: seconds after which a trial is stopped; None: never.
+        workers: trials that run at the same time. Above 1 their seconds are those of a shared machine.
+        hardware: name in the hardware price table; None: the table's default.
+        prices: the user's own price table, which goes before the shipped one.
+        is_retrying_failed: run failed and timed-out trials again. Killed ones are always run again.
+    """
+
+    strategies: tuple[str, ...] = ("majority", "linear", "encoder")
+    models: tuple[str, ...] = ()
+    seeds: int = 3
+    train_sizes: tuple[int | None, ...] = (None,)
+    volume: int = 100_000
+    limits: Limits = Limits()
+    timeout_s: float | None = None
+    workers: int = 1
+    hardware: str | None = None
+    prices: Path | None = None
+    is_retrying_failed: bool = False
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What planning needs to know of a model, without keeping it in memory.
+
+    Attributes:
+        name: as the user gave it.
+        fingerprint: hash of its files.
+        context: most tokens that it reads.
+        weight_bytes: size of its weights as stored.
+        config: its configuration as plain values, for the cost forecast.
+    """
+
+    name: str
+    architecture: Architecture
+    fingerprint: str
+    context: int
+    weight_bytes: int
+    config: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One strategy, one model, one seed, one training size.
+
+    Attributes:
+        id: hash of everything that decides the result, and of the task.
+        strategy: canonical name.
+        model: the model's name; None when the strategy needs none.
+        model_fingerprint: None when the strategy needs no model.
+        train_rows: size of the training subset; None: all rows.
+        forecast_s: seconds it is expected to take; None: unknown.
+        forecast_usd: money it is expected to cost; None: unknown.
+    """
+
+    id: str
+    strategy: str
+    model: str | None
+    model_fingerprint: str | None
+    seed: int
+    train_rows: int | None
+    forecast_s: float | None = None
+    forecast_usd: float | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name for progress lines: strategy, model, training size, seed."""
+        parts = [self.strategy]
+        if self.model is not None:
+            parts.append(f"on {short_names([self.model])[self.model]}")
+        if self.train_rows is not None:
+            parts.append(f"with {self.train_rows} rows")
+        return f"{' '.join(parts)}, seed {self.seed}"
+
+    def to_json(self) -> dict[str, Value]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A combination that the plan leaves out, and why."""
+
+    strategy: str
+    model: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Price:
+    """What an hour of the machine costs; every cost of a study is told at this price.
+
+    Attributes:
+        machine: its name in the price table.
+        usd_per_hour: of the whole machine.
+        date: of the price, as YYYY-MM-DD.
+    """
+
+    machine: str
+    usd_per_hour: float
+    date: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a study is going to run.
+
+    Attributes:
+        task_path: the task file.
+        task_fingerprint: of definition and rows; a trial refuses to run on other data.
+        definition: the task's definition as JSON values.
+        data: what reading the data showed, as JSON values, with the number of rows of each split.
+        trials: in the order in which they run: first seed of everything first.
+        detectable_difference: smallest difference in accuracy that the test set can show with 80 % power;
+            None where it is not known.
+        notes: sentences for the user.
+    """
+
+    task_path: Path
+    task_fingerprint: str
+    definition: Mapping[str, Value]
+    data: Mapping[str, Value]
+    config: StudyConfig
+    models: tuple[ModelFacts, ...]
+    trials: tuple[TrialSpec, ...]
+    skipped: tuple[Skipped, ...]
+    price: Price
+    detectable_difference: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Return for each model's name what to show: folders by as few of their last parts as tell them apart.
+
+    >>> short_names(["minilm", "/home/me/runs/one/model", "/home/me/runs/two/model"])["/home/me/runs/one/model"]
+    'one/model'
+    """
+    listed = list(dict.fromkeys(names))
+    shown = {}
+    for name in listed:
+        parts = PurePath(name).parts
+        lengths = range(1, len(parts) + 1) if PurePath(name).is_absolute() or name.startswith(".") else ()
+        others = [PurePath(other).parts for other in listed if other != name]
+        unique = (length for length in lengths if all(other[-length:] != parts[-length:] for other in others))
+        length = next(unique, None)
+        shown[name] = name if length is None else "/".join(parts[-length:])
+    return shown
+
+
+def trial_id(
+    task_fingerprint: str,
+    strategy: str,
+    model: str | None,
+    model_fingerprint: str | None,
+    seed: int,
+    train_rows: int | None,
+) -> str:
+    """Return 12 hex digits: a hash of everything that decides a trial's result."""
+    parts = [FORMAT, task_fingerprint, strategy, model, model_fingerprint, seed, train_rows]
+    return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()[:12]

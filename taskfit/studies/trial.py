@@ -1,0 +1,246 @@
+"""One trial, from data to folder: fit, predict, score, price, write."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskfit.costs.meter import Meter, folder_bytes
+from taskfit.costs.trial_cost import trial_cost
+from taskfit.errors import StudyError
+from taskfit.studies.costing import architecture_of, priced_machine
+from taskfit.studies.folder import disk_full_named
+from taskfit.studies.predictions import StoredPrediction, stored
+from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
+from taskfit.studies.rooms import ROOMS, Rooms
+from taskfit.studies.scoring import score_all
+from taskfit.studies.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from taskfit.models.language_model import LanguageModel
+    from taskfit.strategy.contract import Budget, Prediction, Predictor, Strategy
+    from taskfit.tasks.task import Task, Value
+
+__all__ = ["TrialJob", "run_trial", "versions"]
+
+_LIBRARIES = ("taskfit", "torch", "transformers", "peft", "scikit-learn", "numpy")
+_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """Everything a trial's process is given.
+
+    Attributes:
+        study: the study's folder.
+        task_fingerprint: of the task as planned.
+        threads: most threads for computing.
+        hardware: name in the price table; None: its default.
+        prices: the user's price table.
+    """
+
+    study: Path
+    spec: TrialSpec
+    task_path: Path
+    task_fingerprint: str
+    threads: int
+    hardware: str | None = None
+    prices: Path | None = None
+    timeout_s: float | None = None
+    rooms: Rooms = ROOMS
+
+
+def run_trial(job: TrialJob, say: Callable[[str], None]) -> None:
+    """Run the trial and write its folder, whole or not at all.
+
+    Args:
+        job: what to run, and where.
+        say: takes one line of progress or of a finding.
+
+    Raises:
+        StudyError: the data or the model are no longer those of the plan.
+        ResourceError: the disk is full.
+        TaskfitError: whatever the strategy reports as the user's to mend.
+    """
+    with _alone(job):
+        _run(job, say)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide results."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def _run(job: TrialJob, say: Callable[[str], None]) -> None:
+    started = time.monotonic()
+    spec, notes = job.spec, list[str]()
+    task = _task(job)
+    strategy = job.rooms.parse(spec.strategy)
+    model = _model(job)
+    architecture = architecture_of(_config_of(model))  # before fitting wraps the model
+    _seed_everything(spec.seed)
+    _use_threads(job.threads)
+    with Meter("fit") as fit:
+        predictor = strategy.fit(model, task, seed=spec.seed, budget=_budget(job, say, notes))
+    with Meter("predict") as predict:
+        predictions = list(predictor.predict(task.test))
+    rows = _joined(task, strategy, predictions)
+    saved = _save(job, predictor)
+    cost = trial_cost(
+        fit.measured,
+        predict.measured,
+        predictor.fit_work,
+        predictor.predict_work,
+        rows_predicted=len(rows),
+        artefact_bytes=folder_bytes(saved),
+        architecture=architecture,
+        needs_model=model is not None,
+        machine=priced_machine(job.hardware, job.prices),
+    ).to_json()
+    _note_cost(saved, cost)
+    result = TrialResult(
+        spec,
+        "done",
+        metrics=score_all(task.definition, rows),
+        cost=cost,
+        counts=_counts(rows),
+        versions=versions(),
+        notes=tuple(notes),
+        wall_s=time.monotonic() - started,
+        timeout_s=job.timeout_s,
+    )
+    sys.stdout.flush()
+    write_trial(job.study, result, rows, saved, work_folder(job.study, spec.id) / "log.txt")
+
+
+def _config_of(model: LanguageModel | None) -> Mapping[str, Value] | None:
+    config = None if model is None else getattr(model.module, "config", None)
+    values: Mapping[str, Value] | None = None if config is None else config.to_dict()
+    return values
+
+
+def _save(job: TrialJob, predictor: Predictor) -> Path:
+    folder = work_folder(job.study, job.spec.id) / "predictor"
+    shutil.rmtree(folder, ignore_errors=True)
+    with disk_full_named(trial_folder(job.study, job.spec.id), folder):
+        predictor.save(folder)
+    return folder
+
+
+def _note_cost(saved: Path, cost: Mapping[str, Value]) -> None:
+    from taskfit.strategy.manifest import add_cost
+
+    if (saved / "predictor.json").exists():
+        add_cost(saved, cost)
+
+
+@contextmanager
+def _alone(job: TrialJob) -> Iterator[None]:
+    # A study killed and started again at once may meet its own trial in its last moments.
+    folder = work_folder(job.study, job.spec.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _WAIT_S
+    with (folder / "lock").open("w") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StudyError(f"trial {job.spec.id} is still being run by another process") from None
+                time.sleep(0.05)
+        yield
+
+
+def _task(job: TrialJob) -> Task:
+    task = job.rooms.load_task(job.task_path)
+    if task.fingerprint != job.task_fingerprint:
+        raise StudyError(
+            f"{job.task_path} or its data changed since the study was planned "
+            f"(fingerprint {task.fingerprint[:12]}, planned {job.task_fingerprint[:12]})",
+            "start a new study with another --out",
+        )
+    return job.rooms.take_train(task, job.spec.train_rows, job.spec.seed)
+
+
+def _model(job: TrialJob) -> LanguageModel | None:
+    if job.spec.model is None:
+        return None
+    model = job.rooms.load_model(job.spec.model)
+    if model.fingerprint != job.spec.model_fingerprint:
+        raise StudyError(
+            f"model {job.spec.model} changed since the study was planned "
+            f"(fingerprint {model.fingerprint[:12]}, planned {str(job.spec.model_fingerprint)[:12]})",
+            "start a new study with another --out",
+        )
+    return model
+
+
+def _budget(job: TrialJob, say: Callable[[str], None], notes: list[str]) -> Budget:
+    from taskfit.strategy.contract import Budget
+
+    def note(line: str) -> None:
+        notes.append(line)
+        print(line, flush=True)  # noqa: T201  (the trial's log)
+        say(line)
+
+    scratch = work_folder(job.study, job.spec.id) / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Budget(folder=scratch, say=note)
+
+
+def _seed_everything(seed: int) -> None:
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def _use_threads(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _joined(task: Task, strategy: Strategy, predictions: Sequence[Prediction]) -> list[StoredPrediction]:
+    expected, got = [row.id for row in task.test], [prediction.row_id for prediction in predictions]
+    if expected != got:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got))
+        )
+        raise RuntimeError(
+            f"{strategy.name} must predict every test row once and in order: "
+            f"{len(expected)} rows, {len(got)} predictions, first difference at position {at}"
+        )
+    return [stored(p, task.definition.gold(row)) for row, p in zip(task.test, predictions, strict=True)]
+
+
+def _counts(rows: Sequence[StoredPrediction]) -> dict[str, int]:
+    return {
+        "rows": len(rows),
+        "unparsed_rows": sum(not row.is_parsed for row in rows),
+        "cut_rows": sum(row.cut_tokens > 0 for row in rows),
+        "cut_tokens": sum(row.cut_tokens for row in rows),
+        "tokens_in": sum(row.tokens_in for row in rows),
+        "tokens_out": sum(row.tokens_out for row in rows),
+    }
