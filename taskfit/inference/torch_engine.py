@@ -37,7 +37,7 @@ class TorchEngine:
         if model.architecture == "encoder":
             raise EngineError(
                 f"model {model.name!r} is an encoder: it neither scores nor generates text",
-                "Use a strategy that puts a head on it (head-only, full, lora), or give a decoder or encoder-decoder.",
+                "Use the strategy 'encoder', which puts a head on it, or give a decoder or encoder-decoder.",
             )
         if batch_tokens is not None and batch_tokens < 1:
             raise EngineError(f"batch_tokens must be at least 1 (got {batch_tokens})")

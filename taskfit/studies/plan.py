@@ -61,7 +61,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
         config=replace(config, strategies=tuple(strategy.name for strategy in strategies)),
         models=models,
         trials=trials,
-        skipped=tuple(skipped),
+        skipped=_grouped(skipped),
         price=Price(price.machine.name, price.machine.price_usd_per_hour, price.machine.date.isoformat()),
         detectable_difference=_detectable(task),
         notes=(*notes, *_price_notes(price.machine), *_size_notes(task)),
@@ -191,6 +191,14 @@ def _pairs(
             else:
                 pairs.append((strategy, facts))
     return pairs
+
+
+def _grouped(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
+    """Tell once what several strategies share: the same model left out for the same reason."""
+    names: dict[tuple[str | None, str], list[str]] = {}
+    for one in skipped:
+        names.setdefault((one.model, one.reason), []).append(one.strategy)
+    return tuple(Skipped(", ".join(strategies), model, reason) for (model, reason), strategies in names.items())
 
 
 def _trials(

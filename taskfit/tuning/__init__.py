@@ -1,0 +1,1 @@
+"""Tuning methods, batches, loss, the trainer, and models fitted from scratch."""

@@ -1,0 +1,90 @@
+"""Which rows go through the model together. A pure function of (seed, step), so that resuming needs no state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import ceil
+
+__all__ = ["StepPlan", "split_by_length"]
+
+CALL_OVERHEAD_TOKENS = 256
+"""What one more call of the model costs, in tokens that could have been computed instead (a rough constant)."""
+
+
+def split_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Split rows into groups of like length, each padded to at most ``token_budget`` tokens in all.
+
+    Of all splits of the rows sorted by length, the one with the least work: padded tokens plus
+    ``CALL_OVERHEAD_TOKENS`` for every group. A row longer than the budget is alone in its group.
+
+    Args:
+        lengths: tokens of each row, at least 1.
+        token_budget: most tokens of a group, padding included.
+
+    Returns:
+        Indices of the rows, longest group first; every row once. Equal lengths keep their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    best = [0] + [0] * len(order)  # least work of the first n rows
+    start_of = [0] + [0] * len(order)  # where the last group of that split begins
+    for stop in range(1, len(order) + 1):
+        start = stop - 1
+        best[stop] = best[start] + lengths[order[start]] + CALL_OVERHEAD_TOKENS
+        start_of[stop] = start
+        while start > 0 and (stop - start + 1) * lengths[order[start - 1]] <= token_budget:
+            start -= 1
+            work = best[start] + (stop - start) * lengths[order[start]] + CALL_OVERHEAD_TOKENS
+            if work < best[stop]:
+                best[stop], start_of[stop] = work, start
+    groups: list[list[int]] = []
+    stop = len(order)
+    while stop:
+        groups.append(order[start_of[stop] : stop])
+        stop = start_of[stop]
+    return groups[::-1]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Which rows each optimiser step sees, and in which micro-batches.
+
+    A step's rows are drawn without regard to length, so that steps stay fair samples of the data; they are then
+    split into micro-batches of like length. The rows of a step do not depend on ``token_budget``.
+
+    Attributes:
+        lengths: tokens of each row.
+        batch: rows of one optimiser step; the last step of an epoch may have fewer.
+        token_budget: most tokens of a micro-batch, padding included.
+        seed: of the order of the rows; every epoch has its own.
+    """
+
+    lengths: tuple[int, ...]
+    batch: int
+    token_budget: int
+    seed: int
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Steps that see every row once."""
+        return ceil(len(self.lengths) / self.batch)
+
+    def rows_at(self, step: int) -> list[int]:
+        """Return the indices of the rows of optimiser step ``step`` (from 0)."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _epoch_order(len(self.lengths), self.seed, epoch)
+        return list(order[position * self.batch : (position + 1) * self.batch])
+
+    def micro_batches_at(self, step: int) -> list[list[int]]:
+        """Return the same rows in groups of like length."""
+        rows = self.rows_at(step)
+        groups = split_by_length([self.lengths[row] for row in rows], self.token_budget)
+        return [[rows[index] for index in group] for group in groups]
+
+
+@lru_cache(maxsize=8)
+def _epoch_order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    import numpy as np
+
+    return tuple(np.random.default_rng([seed, epoch]).permutation(rows).tolist())

@@ -1,0 +1,234 @@
+"""Fine-tune an encoder as a classifier: the small model that is hard to beat where there are labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.strategy.check import check_fit
+from taskfit.strategy.grammar import part_name
+from taskfit.strategy.manifest import Manifest, new_manifest
+from taskfit.strategy.parameters import check_types
+from taskfit.tuning.batches import split_by_length
+from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
+from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of
+from taskfit.tuning.model_folder import copy_tensors, load_model_folder
+from taskfit.tuning.settings import (
+    check_schedule,
+    learning_rate_for,
+    plan_schedule,
+    training_format,
+    weights_in_float32,
+    width_of,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.work import Work
+    from taskfit.strategy.contract import Budget
+    from taskfit.tasks.definition import TaskDefinition
+    from taskfit.tasks.task import Kind, Task
+    from taskfit.tuning.classifier import EncoderClassifier
+
+__all__ = ["Encoder"]
+
+LEARNING_RATE_AT_768 = 5e-5
+"""For encoders of BERT-base's width and around it (Devlin et al. 2019, appendix A.3)."""
+
+LEARNING_RATE_NARROW = 3e-4
+"""For encoders narrower than 512: tried on MiniLM (384 wide), where 1e-4 learned much too slowly on 77 classes."""
+
+HEAD_DROPOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Train an encoder and a linear layer on its pooled hidden states to give the label of a text.
+
+    The model reads the row's input alone, without instruction; texts longer than ``max_tokens`` keep their beginning.
+    Prefer it to everything that generates where some hundred labels are at hand: it costs a small part per row.
+
+    Source: Devlin et al. 2019, section 4.1; mean pooling as in Reimers and Gurevych 2019, section 3.
+    """
+
+    learning_rate: float | None = None
+    """Peak learning rate; none chooses it from the model's width: 3e-4 below 512, else 5e-5 x 768 / width."""
+    epochs: int = 5
+    """Most passes over the training rows; training stops earlier when the validation loss no longer falls."""
+    batch: int = 16
+    """Rows of one optimiser step."""
+    min_steps: int = 100
+    """Small sets are passed over more often, until this many steps."""
+    max_tokens: int = 256
+    """Longer texts keep their first tokens; never more than the model's context."""
+    pool: Literal["mean", "cls"] = "mean"
+    """How one vector is made of a text: the mean of its hidden states, or the first of them."""
+
+    def __post_init__(self) -> None:
+        faults = Faults("encoder")
+        check_types(self, faults)
+        if not faults.messages:
+            if self.max_tokens < 4:
+                faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
+            check_schedule(self, faults)
+        faults.raise_as(ConfigError)
+
+    @property
+    def name(self) -> str:
+        """The canonical name."""
+        return part_name(self)
+
+    @property
+    def architectures(self) -> frozenset[Architecture]:
+        """Encoders."""
+        return frozenset({"encoder"})
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Classification."""
+        return frozenset({"classification"})
+
+    def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
+        """Train on ``task.train``; the loss on ``task.validation`` decides when to stop.
+
+        Raises:
+            ConfigError: no encoder is given, the task is not a classification, or the model is in float16.
+            TrainingError: training has diverged.
+        """
+        check_fit(self, task.definition.kind, None if model is None else model.architecture)
+        model = replace(cast("LanguageModel", model))  # its module is replaced by the encoder's body
+        model.module = _body(model)
+        work, classifier = self._train(model, task, seed, budget)
+        manifest = new_manifest(self, task, seed=seed, model=model, needs_base=False, state={}, fit_work=work)
+        return EncoderPredictor(manifest, model, classifier, self.max_tokens)
+
+    def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> EncoderPredictor:
+        """Build the saved predictor from its folder alone.
+
+        Raises:
+            PredictorError: the folder is incomplete or damaged.
+        """
+        loaded = load_model_folder(folder, device="auto" if model is None else str(model.device))
+        if loaded.architecture != "encoder":
+            raise PredictorError(f"{folder} should hold an encoder (got a model of architecture {loaded.architecture})")
+        loaded.module = _body(loaded)
+        classifier = self._classifier(loaded, len(manifest.definition.labels), seed=0)
+        copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
+        classifier.requires_grad_(False)
+        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens)
+
+    def _classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
+        """A fresh head on the model's body, on the model's device."""
+        import torch
+
+        from taskfit.tuning.classifier import EncoderClassifier
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = EncoderClassifier(model.module, width_of(model), classes, self.pool, HEAD_DROPOUT)
+        return made.to(model.device)
+
+    def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
+        import torch
+
+        from taskfit.tuning.answers import validation_sample
+        from taskfit.tuning.classifier import class_loss, collate_texts
+        from taskfit.tuning.counts import fit_work
+        from taskfit.tuning.training import TOKEN_BUDGET, Job, run
+
+        train_set = encode_labelled(model, task.definition, task.train, self.max_tokens)
+        held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
+        rate = self.learning_rate or _learning_rate(width_of(model))
+        for line in _findings(model, task.definition, train_set, held_out, rate):
+            budget.say(line)
+        autocast = training_format(model)
+        groups = split_by_length([len(ids) for ids in held_out.ids], TOKEN_BUDGET)
+        classifier = self._classifier(model, len(task.definition.labels), seed=seed)
+
+        def batch(rows: LabelledTexts, chosen: Sequence[int]) -> dict[str, Tensor]:
+            labels = [rows.labels[index] for index in chosen]
+            return collate_texts([rows.ids[index] for index in chosen], pad_id_of(model), model.device, labels)
+
+        def mean_loss() -> float:
+            with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+                return sum(float(class_loss(classifier, batch(held_out, group))[0]) for group in groups) / len(
+                    held_out.ids
+                )
+
+        job = Job(
+            module=classifier,
+            lengths=tuple(len(ids) for ids in train_set.ids),
+            collate=lambda chosen: batch(train_set, chosen),
+            loss_sum=class_loss,
+            validate=mean_loss if held_out.ids else None,
+            batch=self.batch,
+            learning_rate=rate,
+            weight_decay=0.01,
+            schedule=plan_schedule(
+                len(train_set.ids),
+                epochs=self.epochs,
+                batch=self.batch,
+                min_steps=self.min_steps,
+                is_validated=bool(held_out.ids),
+            ),
+            autocast=autocast,
+            fingerprint=_fingerprint(model, repr(self), train_set, held_out),
+            seed=seed,
+        )
+        with weights_in_float32(classifier):
+            result, plan = run(job, budget)
+        shapes = [(len(ids), 0) for ids in train_set.ids]
+        held_out_shapes = [[(len(held_out.ids[index]), 0) for index in group] for group in groups]
+        work = fit_work(plan, result, shapes, held_out_shapes, "encoder", trains="all", gathers=True)
+        return work + train_set.lost, classifier
+
+
+def _findings(
+    model: LanguageModel, definition: TaskDefinition, train_set: LabelledTexts, held_out: LabelledTexts, rate: float
+) -> Iterator[str]:
+    """What the user must see before training starts."""
+    rows = len(train_set.ids)
+    tokens = sum(len(ids) for ids in train_set.ids)
+    label = definition.labels[train_set.labels[0]]
+    yield (
+        f"training the encoder on {rows} rows of {len(definition.labels)} labels, {tokens / rows:.0f} tokens each on "
+        f"average, learning rate {rate:.2g}; the first one reads"
+    )
+    yield f"  {model.tokenizer.decode(train_set.ids[0])} ⟦{label}⟧"
+    count = Counter(train_set.labels)
+    absent = [label for index, label in enumerate(definition.labels) if index not in count]
+    if absent:
+        yield f"warning: {len(absent)} labels have no training row and can hardly be predicted, first {absent[0]}"
+    cut_rows = sum(cut > 0 for cut in train_set.cut)
+    if cut_rows:
+        yield f"warning: {cut_rows} of {rows} texts are too long and lost {sum(train_set.cut)} tokens at their end"
+    if not held_out.ids:
+        yield "no validation rows: training runs to its last step without early stopping"
+
+
+def _learning_rate(width: int) -> float:
+    """The rate that suits an encoder of this width."""
+    return LEARNING_RATE_NARROW if width < 512 else learning_rate_for(width, at_768=LEARNING_RATE_AT_768)
+
+
+def _body(model: LanguageModel) -> Any:
+    """The encoder without any head of its own, and without its pooler, which is not read."""
+    body = getattr(model.module, "base_model", model.module)
+    if getattr(body, "pooler", None) is not None:
+        body.pooler = None
+    return body
+
+
+def _fingerprint(model: LanguageModel, method: str, *sets: LabelledTexts) -> str:
+    """Hash of everything that training depends on besides its settings."""
+    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
+    for rows in sets:
+        digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
+    return digest.hexdigest()

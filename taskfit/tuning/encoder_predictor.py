@@ -1,0 +1,108 @@
+"""A fitted encoder: predicts classes of texts, saves itself as an ordinary encoder folder with a head beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskfit.models.work import Work
+from taskfit.strategy.contract import Prediction
+from taskfit.strategy.folder import new_folder
+from taskfit.strategy.manifest import Manifest, write_manifest
+from taskfit.strategy.predictor import windows
+from taskfit.tuning.batches import split_by_length
+from taskfit.tuning.encoder_texts import encode_rows, pad_id_of
+from taskfit.tuning.model_folder import save_model_folder
+
+if TYPE_CHECKING:
+    from taskfit.models.language_model import LanguageModel
+    from taskfit.tasks.task import Row
+    from taskfit.tuning.classifier import EncoderClassifier
+
+__all__ = ["HEAD_FILE", "EncoderPredictor"]
+
+HEAD_FILE = "head.safetensors"
+
+WINDOW_ROWS = 2048
+"""Rows predicted together, sorted by length."""
+
+
+class EncoderPredictor:
+    """A fine-tuned encoder with its head.
+
+    Args:
+        manifest: what the folder will say.
+        model: the encoder's body with its tokenizer.
+        classifier: the same body with the head.
+        max_tokens: longer texts keep their beginning.
+    """
+
+    def __init__(
+        self, manifest: Manifest, model: LanguageModel, classifier: EncoderClassifier, max_tokens: int
+    ) -> None:
+        self.strategy = manifest.strategy
+        self.definition = manifest.definition
+        self.fit_work = manifest.fit_work
+        self.manifest = manifest
+        self.model = model
+        self.classifier = classifier
+        self.max_tokens = max_tokens
+        self._predict_work = Work()
+
+    @property
+    def predict_work(self) -> Work:
+        """Everything computed by ``predict`` so far."""
+        return self._predict_work
+
+    def predict(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """Yield one prediction a row, in order; ``WINDOW_ROWS`` rows are in memory at a time, sorted by length."""
+        labels = self.definition.labels
+        for window in windows(rows, WINDOW_ROWS):
+            texts = encode_rows(self.model, self.definition, window, self.max_tokens)
+            shares = self._probabilities(texts.ids)
+            self._predict_work += texts.lost
+            for row, ids, cut, values in zip(window, texts.ids, texts.cut, shares, strict=True):
+                probabilities = dict(zip(labels, values, strict=True))
+                yield Prediction(
+                    row_id=row.id,
+                    answer=max(labels, key=probabilities.__getitem__),
+                    probabilities=probabilities,
+                    tokens_in=len(ids),
+                    cut_tokens=cut,
+                )
+
+    def save(self, folder: Path) -> None:
+        """Write the predictor folder, whole or not at all: an ordinary encoder folder and the head beside it.
+
+        Raises:
+            PredictorError: the folder exists, or cannot be written.
+            ResourceError: the disk is full; nothing is left behind.
+        """
+        from safetensors.torch import save_file
+
+        head = {name: value.cpu().contiguous() for name, value in self.classifier.head.state_dict().items()}
+        with new_folder(folder) as partial:
+            save_model_folder(self.model, partial)
+            save_file(head, partial / HEAD_FILE)
+            write_manifest(partial, self.manifest)
+
+    def _probabilities(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Probabilities of all classes for each text, in the order of the texts; each sums to 1."""
+        import torch
+
+        from taskfit.tuning.classifier import collate_texts
+        from taskfit.tuning.counts import batches_work
+        from taskfit.tuning.training import TOKEN_BUDGET
+
+        found: list[list[float]] = [[]] * len(texts)
+        groups = split_by_length([len(ids) for ids in texts], TOKEN_BUDGET)
+        with torch.inference_mode():
+            for group in groups:
+                batch = collate_texts([texts[index] for index in group], pad_id_of(self.model), self.model.device)
+                logits = self.classifier(batch["input_ids"], batch["attention_mask"])
+                for index, values in zip(group, logits.double().softmax(-1).tolist(), strict=True):
+                    found[index] = values
+        shapes = [[(len(texts[index]), 0) for index in group] for group in groups]
+        self._predict_work += batches_work(shapes, "encoder", gathers=True)
+        return found

@@ -1,0 +1,161 @@
+"""What the tuning methods share in their settings: checks, steps from epochs, learning rate from width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from taskfit.errors import ConfigError, Faults
+
+if TYPE_CHECKING:
+    import torch
+
+    from taskfit.models.language_model import LanguageModel
+
+__all__ = [
+    "HasPace",
+    "Schedule",
+    "check_schedule",
+    "learning_rate_for",
+    "plan_schedule",
+    "training_format",
+    "weights_in_float32",
+    "width_of",
+]
+
+PATIENCE = 3
+"""Validations in a row without improvement before training stops."""
+
+VALIDATIONS = 10
+"""Most validations of one training; fewer than two per epoch where an epoch is short."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and when to validate.
+
+    Attributes:
+        steps: optimiser steps.
+        steps_per_epoch: steps that pass over the rows once.
+        validate_every: steps between validations; 0: never.
+        patience: validations in a row without improvement before stopping; 0: never.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    validate_every: int
+    patience: int
+
+
+class HasPace(Protocol):
+    """The parameters that all tuning methods have."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Peak learning rate; None: chosen from the model's width."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Rows of one optimiser step."""
+        ...
+
+    @property
+    def min_steps(self) -> int:
+        """Least optimiser steps."""
+        ...
+
+
+def check_schedule(method: HasPace, faults: Faults) -> None:
+    """Note every fault of the parameters that all tuning methods have."""
+    if method.learning_rate is not None and not 0 < method.learning_rate < math.inf:
+        faults.add(f"learning_rate must be above 0 and finite (got {method.learning_rate})")
+    for name, value in (("epochs", method.epochs), ("batch", method.batch)):
+        if value < 1:
+            faults.add(f"{name} must be at least 1 (got {value})")
+    if method.min_steps < 0:
+        faults.add(f"min_steps must be at least 0 (got {method.min_steps})")
+
+
+def plan_schedule(rows: int, *, epochs: int, batch: int, min_steps: int, is_validated: bool) -> Schedule:
+    """Return the steps of ``epochs`` passes, or ``min_steps`` where that is more, and when to validate.
+
+    Small sets are passed over more often: a fixed number of epochs leaves them with too few updates to learn
+    anything (Mosbach et al. 2021, section 6; Zhang et al. 2021, section 6).
+    """
+    steps_per_epoch = math.ceil(rows / batch)
+    steps = max(epochs * steps_per_epoch, min_steps)
+    if not is_validated:
+        return Schedule(steps, steps_per_epoch, 0, 0)
+    validate_every = max(math.ceil(steps_per_epoch / 2), math.ceil(steps / VALIDATIONS))
+    return Schedule(steps, steps_per_epoch, validate_every, PATIENCE)
+
+
+def learning_rate_for(width: int, *, at_768: float) -> float:
+    """Scale a learning rate that suits models of width 768 to another width: inversely proportional.
+
+    The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor Programs V", table 3); it meets the
+    usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+    """
+    return at_768 * 768 / width
+
+
+def width_of(model: LanguageModel) -> int:
+    """Return the number of values that represent one token between layers."""
+    config = getattr(model.module, "config", None)
+    for name in ("hidden_size", "d_model", "n_embd"):
+        width = getattr(config, name, None)
+        if isinstance(width, int):
+            return width
+    raise ConfigError(
+        f"the width of {model.name} is not known from its configuration, so no learning rate can be chosen",
+        "Name one: learning_rate=0.0001",
+    )
+
+
+def training_format(model: LanguageModel) -> torch.dtype | None:
+    """Return the number format that the forward pass is computed in while training; None: that of the weights.
+
+    Training computes in the format in which the model was loaded, as predicting will: ``dtype="auto"`` loads
+    bfloat16 where that pays on this machine.
+
+    Raises:
+        ConfigError: the model is in float16, whose range gradients leave.
+    """
+    import torch
+
+    if model.dtype == torch.bfloat16:
+        return torch.bfloat16
+    if model.dtype in (torch.float32, torch.float64):
+        return None
+    raise ConfigError(
+        f"tuning needs a model in float32 or bfloat16 (got {str(model.dtype).removeprefix('torch.')})",
+        'Load it with dtype="float32" or dtype="bfloat16".',
+    )
+
+
+@contextmanager
+def weights_in_float32(module: torch.nn.Module) -> Iterator[None]:
+    """Make all weights trainable in float32, and afterwards frozen in the format each had before.
+
+    Buffers keep theirs: rotary frequencies, which transformers holds in float32, would be spoiled by rounding.
+    """
+    formats = {name: parameter.dtype for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(formats[name])
+        module.eval()

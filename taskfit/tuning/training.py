@@ -1,0 +1,196 @@
+"""One way to train for all tuning methods: plan the steps, keep within memory and time, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+
+from taskfit.errors import ResourceError
+from taskfit.tuning.batches import StepPlan
+from taskfit.tuning.checkpoint import load_state
+from taskfit.tuning.trainer import Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
+
+if TYPE_CHECKING:
+    from taskfit.strategy.contract import Budget
+    from taskfit.tuning.settings import Schedule
+
+__all__ = ["TOKEN_BUDGET", "Job", "run"]
+
+TOKEN_BUDGET = 4096
+"""Most tokens of a micro-batch to begin with, padding included; halved when memory does not suffice."""
+
+SAY_EVERY_S = 10.0
+"""Wall seconds between lines of progress; validations are always said."""
+
+SPARE_COPY_BYTES = 2**30
+"""On the CPU, larger sets of weights are not copied for a second try: the copy itself could exhaust memory."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained.
+
+    Attributes:
+        module: trained in place; the parameters that require gradients.
+        lengths: tokens of each training row.
+        collate: makes a micro-batch of the rows with these indices, on the module's device.
+        loss_sum: see :mod:`taskfit.tuning.trainer`.
+        validate: validation loss, lower is better; None where there are no validation rows.
+        batch: rows of one optimiser step.
+        learning_rate: peak.
+        weight_decay: decoupled, on matrices.
+        schedule: steps and validations.
+        autocast: number format of the forward pass; None: that of the weights.
+        fingerprint: identifies model, method and data; a checkpoint of another job is refused.
+        seed: of row order and dropout.
+    """
+
+    module: torch.nn.Module
+    lengths: tuple[int, ...]
+    collate: Callable[[Sequence[int]], Batch]
+    loss_sum: LossSum
+    validate: Callable[[], float] | None
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    schedule: Schedule
+    autocast: torch.dtype | None
+    fingerprint: str
+    seed: int
+
+
+def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
+    """Train, and return what was reached and the plan that was followed.
+
+    The module ends in evaluation mode with the weights of the best validation, or with the last ones where nothing
+    validates. When memory runs out, micro-batches are halved: the steps keep their rows, so the gradients are the
+    same. When ``budget.wall_s`` has passed, training stops with the best weights so far; the clock starts anew with
+    each call, so that a resumed fit is not stopped at once.
+
+    Raises:
+        ResourceError: not even one row fits into memory.
+        TrainingError: the loss or a gradient is not finite.
+        StudyError: the checkpoint in the budget's folder belongs to another job.
+    """
+    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed)
+    start = _spare_copy(job.module)
+    deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
+    while True:
+        try:
+            result = _train(job, plan, budget, deadline)
+            break
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        if start is None or plan.token_budget <= min(job.lengths):
+            raise ResourceError(
+                f"training ran out of memory with {plan.token_budget} tokens at a time",
+                "Choose a smaller model, shorter texts, or a method that trains fewer weights, such as lora.",
+            )
+        plan = replace(plan, token_budget=plan.token_budget // 2)
+        budget.say(f"memory ran out; micro-batches halved to {plan.token_budget} tokens, {job.batch} rows a step kept")
+        _put_back(job.module, start)
+    job.module.eval()
+    for parameter in job.module.parameters():
+        parameter.grad = None
+    return result, plan
+
+
+def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> TrainResult:
+    config = TrainConfig(
+        steps=job.schedule.steps,
+        learning_rate=job.learning_rate,
+        weight_decay=job.weight_decay,
+        validate_every=job.schedule.validate_every,
+        patience=job.schedule.patience,
+        seed=job.seed,
+    )
+    with ExitStack() as stack:
+        folder = None if budget.folder is None else budget.folder / "training"
+        if folder is None and deadline is not None:  # stopping half-way needs the state that the trainer saves
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="taskfit-")))
+        try:
+            return train(
+                job.module,
+                lambda step: [job.collate(rows) for rows in plan.micro_batches_at(step)],
+                job.loss_sum,
+                config,
+                validate=job.validate,
+                folder=folder,
+                fingerprint=job.fingerprint,
+                on_progress=_reporter(budget.say, deadline),
+                autocast=job.autocast,
+            )
+        except _TimeIsUp:
+            assert folder is not None  # made above wherever there is a deadline
+            return _stopped(job.module, folder, budget)
+
+
+class _TimeIsUp(Exception):  # noqa: N818 - not an error
+    """Ends the training loop from inside its progress report."""
+
+
+def _reporter(say: Callable[[str], None], deadline: float | None) -> Callable[[Progress], None]:
+    """A function that says how training goes, and ends it when its time is up."""
+    said_at = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal said_at
+        now = time.monotonic()
+        if progress.validation is not None or progress.step == progress.steps or now - said_at >= SAY_EVERY_S:
+            said_at = now
+            say(_line(progress))
+        if deadline is not None and now >= deadline and progress.step < progress.steps:
+            raise _TimeIsUp
+
+    return report
+
+
+def _line(progress: Progress) -> str:
+    validation = "" if progress.validation is None else f", validation {progress.validation:.4f}"
+    return (
+        f"step {progress.step} of {progress.steps}: loss {progress.loss:.4f}{validation}, "
+        f"gradient norm {progress.gradient_norm:.2f}, about {progress.left_s:.0f} s left"
+    )
+
+
+def _stopped(module: torch.nn.Module, folder: Path, budget: Budget) -> TrainResult:
+    """Give the module its best weights from the state that was saved when time ran out."""
+    state = load_state(folder)
+    assert state is not None  # the trainer saves before it passes the exception on
+    _put_back(module, dict(state.best_weights or state.weights))
+    best_step = state.best_step if state.best_weights else state.step
+    budget.say(f"stopped after {state.step} steps: {budget.wall_s:g} s were allowed; weights of step {best_step} kept")
+    curve = tuple(CurvePoint(step, *point) for step, point in enumerate(state.curve, start=1))
+    return TrainResult(state.step, best_step, state.best_validation, True, curve)
+
+
+def _spare_copy(module: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+    """The trainable weights in main memory, for a second try; None where the copy itself could be too much."""
+    trainable = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    on_cpu = all(value.device.type == "cpu" for value in trainable.values())
+    if on_cpu and sum(value.nbytes for value in trainable.values()) > SPARE_COPY_BYTES:
+        return None
+    return {name: value.detach().to("cpu", copy=True) for name, value in trainable.items()}
+
+
+def _put_back(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Overwrite the trainable weights and drop their gradients."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in values:
+                parameter.copy_(values[name])
+            parameter.grad = None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get memory; on the CPU it says so in words only."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in words)

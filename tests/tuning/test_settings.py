@@ -1,0 +1,78 @@
+"""Steps from epochs, learning rates from widths, number formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from taskfit.errors import ConfigError
+from taskfit.tuning.settings import learning_rate_for, plan_schedule, training_format, weights_in_float32, width_of
+from tests.tuning.keyword_task import Family, tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this file's tiny models lie."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_validated", "expected"),
+    [
+        (1600, True, (300, 100, 50, 3)),  # twice an epoch
+        (1601, True, (303, 101, 51, 3)),  # the last step of an epoch may be small
+        (20, True, (100, 2, 10, 3)),  # least steps, ten validations
+        (1600, False, (300, 100, 0, 0)),
+    ],
+)
+def test_steps_are_epochs_or_the_least_number(
+    rows: int, is_validated: bool, expected: tuple[int, int, int, int]
+) -> None:
+    """Batch 16, three epochs, at least 100 steps."""
+    plan = plan_schedule(rows, epochs=3, batch=16, min_steps=100, is_validated=is_validated)
+    assert (plan.steps, plan.steps_per_epoch, plan.validate_every, plan.patience) == expected
+
+
+def test_wider_models_get_lower_rates() -> None:
+    """Inversely proportional: 4096 wide and 5e-5 at 768 make about 1e-5."""
+    assert learning_rate_for(768, at_768=5e-5) == 5e-5
+    assert learning_rate_for(4096, at_768=5e-5) == pytest.approx(9.375e-6)
+    assert learning_rate_for(384, at_768=5e-5) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "bert"])
+def test_the_width_is_found_in_every_family(folder: Path, family: Family) -> None:
+    """Each calls it by another name."""
+    assert width_of(tiny_model(folder, family)) == 32
+
+
+def test_an_unknown_width_asks_for_a_rate(folder: Path) -> None:
+    """No guess."""
+    model = tiny_model(folder, "llama")
+    model.module = torch.nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match=r"the width of .* is not known") as caught:
+        width_of(model)
+    assert caught.value.hint == "Name one: learning_rate=0.0001"
+
+
+def test_training_computes_in_the_format_of_loading(folder: Path) -> None:
+    """bfloat16 by autocast, float32 as it is, float16 not at all."""
+    assert training_format(tiny_model(folder, "llama", "bfloat16")) == torch.bfloat16
+    assert training_format(tiny_model(folder, "llama")) is None
+    with pytest.raises(ConfigError, match=r"got float16"):
+        training_format(tiny_model(folder, "llama", "float16"))
+
+
+def test_weights_come_back_in_their_formats_and_tied_ones_stay_tied(folder: Path) -> None:
+    """In between they are float32 and trainable; buffers are not touched."""
+    module = tiny_model(folder, "llama", "bfloat16").module
+    buffers = {name: value.dtype for name, value in module.named_buffers()}
+    assert torch.float32 in buffers.values(), "the rotary frequencies"
+    with weights_in_float32(module):
+        assert all(value.dtype == torch.float32 and value.requires_grad for value in module.parameters())
+        assert module.lm_head.weight is module.model.embed_tokens.weight
+    assert all(value.dtype == torch.bfloat16 and not value.requires_grad for value in module.parameters())
+    assert {name: value.dtype for name, value in module.named_buffers()} == buffers
+    assert module.lm_head.weight is module.model.embed_tokens.weight
