@@ -148,29 +148,36 @@ def _models(
             notes.append(f"models {', '.join(config.models)} are not used: no strategy needs one")
         return (), 0.0, []
     found: list[ModelFacts] = []
-    speed = 0.0
+    speed, number_format = 0.0, ""
     absent: list[Skipped] = []
     start_server(has_models=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in dict.fromkeys(config.models or EMBEDDED_MODELS):
             job = (name, rooms)
             try:
-                facts, speed = call(_describe, job, Path(folder) / "log.txt", ignore_line)
+                facts, speed, number_format = call(_describe, job, Path(folder) / "log.txt", ignore_line)
             except MissingExtraError as error:
                 if config.models:
                     raise
                 absent.append(Skipped("every strategy", name, error.message))
             else:
                 found.append(facts)
+    if found:
+        notes.append(f"models compute in {number_format}")
     return tuple(found), speed, absent
 
 
-def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, float]:
-    """Return a model's facts and the speed of this machine in FLOP/s; runs in a process of its own."""
+def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, float, str]:
+    """Return a model's facts, this machine's speed in FLOP/s and its number format; runs in a process of its own."""
+    import torch
+
     from taskfit.costs.price_trial import probe_speed
+    from taskfit.models.dtype import fast_dtype
 
     name, rooms = job
-    return rooms.describe_model(name), probe_speed()
+    facts = rooms.describe_model(name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return facts, probe_speed(), fast_dtype(device)[1]
 
 
 def _pairs(

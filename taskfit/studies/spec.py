@@ -65,7 +65,7 @@ class StudyConfig:
         is_retrying_failed: run failed and timed-out trials again. Killed ones are always run again.
     """
 
-    strategies: tuple[str, ...] = ("majority", "linear", "encoder")
+    strategies: tuple[str, ...] = ("majority", "linear", "zero-shot", "few-shot", "lora", "full", "encoder")
     models: tuple[str, ...] = ()
     seeds: int = 3
     train_sizes: tuple[int | None, ...] = (None,)

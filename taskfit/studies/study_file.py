@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskfit.errors import StudyError
+from taskfit.errors import ConfigError, StudyError
 from taskfit.studies.folder import locked, read_json, write_json
 from taskfit.studies.spec import FORMAT, Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec
 from taskfit.studies.test_rows import write_test_rows
@@ -111,11 +111,21 @@ def _identity(plan: Plan) -> dict[str, Value]:
     """Return what decides the results of a study."""
     return {
         "task": plan.task_fingerprint,
-        "strategies": [*sorted({spec.strategy for spec in plan.trials})],
+        "strategies": [*sorted({_in_full(spec.strategy) for spec in plan.trials})],
         "models": {facts.name: facts.fingerprint for facts in sorted(plan.models, key=lambda f: f.name)},
         "seeds": plan.config.seeds,
         "train sizes": [*sorted({str(spec.train_rows or "all") for spec in plan.trials})],
     }
+
+
+def _in_full(name: str) -> str:
+    """Spell out all parameters of a strategy: a later version's defaults are another plan, not more of this one."""
+    from taskfit.strategy.grammar import full_name, parse
+
+    try:
+        return full_name(parse(name))
+    except ConfigError:  # a strategy that stands in no table of this installation
+        return name
 
 
 def _check_identity(folder: Path, identity: Mapping[str, Value]) -> None:

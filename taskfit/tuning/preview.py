@@ -51,7 +51,8 @@ class Preview:
         """Return the preview as lines for the user."""
         lines = [
             f"training on {self.rows} rows: {self.supervised_tokens} supervised tokens, "
-            f"{self.prompt_tokens} prompt tokens; supervised text between ⟦ and ⟧:",
+            f"{self.prompt_tokens} prompt tokens; the end token is supervised in {self.rows - self.unended_rows} rows, "
+            f"{self.cut_rows} rows were cut; supervised text between ⟦ and ⟧:",
             *(f"  {line}" for line in self.example.splitlines()),
         ]
         if self.unended_rows:

@@ -122,3 +122,34 @@ def test_names_are_split_at_commas_outside_parentheses() -> None:
     for wrong in ("", "a,,b", "lora(rank=4", "a)"):
         with pytest.raises(ConfigError):
             split_names(wrong)
+
+
+def test_progress_is_told_in_lines_and_on_a_terminal_in_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both say which trial runs, what it reports, how it ended and how long the rest takes."""
+    from taskfit.cli import progress
+    from taskfit.studies.events import TrialEnded, TrialFound, TrialSaid, TrialStarted
+    from taskfit.studies.result import TrialResult
+    from taskfit.studies.spec import TrialSpec
+
+    spec = TrialSpec("0123456789ab", "linear", None, None, 0, None)
+    done = TrialResult(spec, "done", metrics={"accuracy": 0.75}, wall_s=65.0)
+    failed = TrialResult(spec, "failed", "TrainingError", "the loss is nan", None, wall_s=3.0)
+    events = [
+        TrialFound(done, 1, 3),
+        TrialStarted(spec, 2, 3, 125.0),
+        TrialSaid(spec, "step 1 of 2"),
+        TrialEnded(done, 2, 3, 60.0),
+        TrialEnded(failed, 3, 3, None),
+    ]
+    for has_terminal in (False, True):
+        monkeypatch.setattr(progress, "is_terminal", lambda has=has_terminal: has)
+        with progress.Progress() as shown:
+            for event in events:
+                shown.show(event)
+        told = capfd.readouterr().err
+        assert "step 1 of 2" in told
+        assert "accuracy 0.750" in told
+        assert "failed: the loss is nan" in told
+        assert ("2 min 5 s left" in told) or has_terminal

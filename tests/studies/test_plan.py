@@ -248,3 +248,12 @@ def test_folders_are_shown_by_as_little_as_tells_them_apart():
         "/a/c/model": "c/model",
         "./model": "./model",
     }
+
+
+def test_a_folder_remembers_the_defaults_it_was_made_with():
+    """When a later version changes a default, the same short name is another plan."""
+    from taskfit.studies.study_file import _in_full
+
+    assert "min_steps=" in _in_full("encoder")
+    assert _in_full("encoder") == _in_full("encoder(epochs=5)")
+    assert _in_full("not-in-the-table") == "not-in-the-table"
