@@ -47,7 +47,7 @@ def compare(
 ) -> None:
     """Compare strategies on a task, with evidence, and say which to choose.
 
-    Killed at any moment and run again, it goes on where it was.
+    Killed at any moment and run again, it goes on where it was. Exit code 1: nothing can be recommended.
     """
     from taskfit.cli.progress import Progress
     from taskfit.studies.compare_study import run_study
@@ -72,6 +72,8 @@ def compare(
         print_json(_as_json(study))
     else:
         _print(study, volume)
+    if study.recommendation.chosen is None:
+        raise typer.Exit(1)
 
 
 def split_names(text: str) -> tuple[str, ...]:

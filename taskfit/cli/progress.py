@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskfit.cli.output import is_terminal, say
 from taskfit.studies.events import Event, StudyPlanned, TrialEnded, TrialFound, TrialSaid, TrialStarted
-from taskfit.studies.words import figure, metric_name, seconds
+from taskfit.studies.words import count, figure, metric_name, seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -53,7 +53,7 @@ class Progress:
                     self._line(f"left out: {skipped.strategy}{on}: {skipped.reason}")
                 known = [trial.forecast_s for trial in plan.trials if trial.forecast_s is not None]
                 forecast = f", about {seconds(sum(known))}" if len(known) == len(plan.trials) else ""
-                self._line(f"{len(plan.trials)} trials{forecast}")
+                self._line(f"{count(len(plan.trials), 'trial')}{forecast}")
             case TrialFound(result, done, total):
                 self._line(f"[{done}/{total}] {result.spec.label}: found, {result.status}")
                 self._advance(done, total, None)

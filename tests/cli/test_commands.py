@@ -35,6 +35,14 @@ def test_compare_again_runs_nothing_and_says_the_same(taskfit: Taskfit, topics: 
     assert second.err.count("found, done") == 2
 
 
+def test_compare_without_a_recommendation_ends_with_code_1(taskfit: Taskfit, topics: Path) -> None:
+    """The answer is no: nothing is within the limit, and the report says so."""
+    ran = taskfit("compare", topics, "--strategies", "linear", "--out", "study", "--max-usd", 1e-12)
+    assert ran.code == 1
+    assert "No strategy is within the limits" in ran.out
+    assert Path("study/report.html").exists()
+
+
 def test_compare_as_json_is_one_document(taskfit: Taskfit, topics: Path) -> None:
     """Data goes to standard output, all else to standard error."""
     ran = taskfit("compare", topics, "--strategies", "linear", "--out", "study", "--seeds", 1, "--json")
