@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from places import BUILD, need
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 CONTEXT = 1024
 KINDS = ("story", "book", "textbook", "web", "docs")
@@ -84,6 +85,7 @@ def heldout_bits(
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write model (bfloat16) and tokenizer into ``folder``, file by file, each replaced atomically."""
+    logging.disable_progress_bar()
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     copy = deepcopy(model).to(torch.bfloat16)

@@ -64,7 +64,7 @@ class Encoder:
     """Most passes over the training rows; training stops earlier when the validation loss no longer falls."""
     batch: int = 16
     """Rows of one optimiser step."""
-    min_steps: int = 100
+    min_steps: int = 60
     """Small sets are passed over more often, until this many steps."""
     max_tokens: int = 256
     """Longer texts keep their first tokens; never more than the model's context."""

@@ -39,7 +39,7 @@ class Full:
     """Passes over the training rows."""
     batch: int = 16
     """Rows of one optimiser step."""
-    min_steps: int = 100
+    min_steps: int = 60
     """Small sets are passed over more often, until this many steps."""
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ __all__ = [
 PATIENCE = 3
 """Validations in a row without improvement before training stops."""
 
-VALIDATIONS = 10
+VALIDATIONS = 5
 """Most validations of one training; fewer than two per epoch where an epoch is short."""
 
 
