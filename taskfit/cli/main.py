@@ -46,8 +46,9 @@ def main() -> None:
     Exit codes: 0 done; 1 the answer is no (a gate failed); 2 wrong input, told in one line with a hint;
     130 interrupted. A bug keeps its traceback.
     """
-    # Before torch is loaded: threads that spin while they wait make every step slower as soon as anything else runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded: threads that spin long while they wait slow each other down when anything else runs.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()
     except TaskfitError as error:

@@ -60,7 +60,7 @@ class Encoder:
 
     learning_rate: float | None = None
     """Peak learning rate; none chooses it from the model's width: 3e-4 below 512, else 5e-5 x 768 / width."""
-    epochs: int = 5
+    epochs: int = 4
     """Most passes over the training rows; training stops earlier when the validation loss no longer falls."""
     batch: int = 16
     """Rows of one optimiser step."""

@@ -255,5 +255,5 @@ def test_a_folder_remembers_the_defaults_it_was_made_with():
     from taskfit.studies.study_file import _in_full
 
     assert "min_steps=" in _in_full("encoder")
-    assert _in_full("encoder") == _in_full("encoder(epochs=5)")
+    assert _in_full("encoder") == _in_full("encoder(epochs=4)")
     assert _in_full("not-in-the-table") == "not-in-the-table"
