@@ -94,13 +94,14 @@ def rank(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
 
     Source: Holm 1979 for the adjustment.
     """
-    from taskfit.evaluation.paired import compare_paired, holm
+    from taskfit.evaluation.paired import compare_paired, holm, pooled_seed_noise
 
     ordered = _by_figure(candidates, metric)
     if not ordered:
         return []
     best, rest = ordered[0], ordered[1:]
-    compared = [compare_paired(metric, candidate.runs, best.runs) for candidate in rest]
+    noise = pooled_seed_noise(metric, [candidate.runs for candidate in ordered])
+    compared = [compare_paired(metric, candidate.runs, best.runs, seed_noise=noise) for candidate in rest]
     adjusted = holm([comparison.p_value for comparison in compared])
     others = [
         replace(

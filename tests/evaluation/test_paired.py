@@ -11,7 +11,13 @@ from scipy.stats import false_discovery_control, ttest_rel
 from taskfit.errors import ConfigError, DataError
 from taskfit.evaluation.metrics import score
 from taskfit.evaluation.outcomes import Outcomes
-from taskfit.evaluation.paired import compare_paired, holm, mcnemar, minimum_detectable_difference
+from taskfit.evaluation.paired import (
+    compare_paired,
+    holm,
+    mcnemar,
+    minimum_detectable_difference,
+    pooled_seed_noise,
+)
 from tests.evaluation.build import chosen, classified, generated
 
 Generator = np.random.Generator
@@ -63,6 +69,30 @@ def test_the_difference_interval_holds_the_truth() -> None:
         found = compare_paired("accuracy", a, b, resamples=300, permutations=100, seed=study)
         hits += found.low <= 0 <= found.high
     assert 0.92 <= hits / 300 <= 0.995
+
+
+def test_seed_noise_pooled_over_strategies_tells_large_differences_apart_with_two_seeds() -> None:
+    """Two seeds of one strategy have one degree of freedom; those of five strategies together have five."""
+    alone = called_different_with_five(0.4, is_pooled=False)
+    together = called_different_with_five(0.4, is_pooled=True)
+    assert together >= alone + 0.15
+    assert called_different_with_five(0.0, is_pooled=True, studies=100) <= 0.12
+
+
+def called_different_with_five(gap: float, *, is_pooled: bool, studies: int = 60) -> float:
+    """Share of studies of five strategies with two lucky seeds each in which the first two are called different."""
+    found = 0
+    for study in range(studies):
+        generator = np.random.default_rng([study, 11])
+        ease = generator.normal(size=160)
+        skills = (0.0, gap * 4, 0.0, 0.0, 0.0)
+        runs = [runs_of(ease, skill, 0.3, 2, generator) for skill in skills]
+        noise = pooled_seed_noise("accuracy", runs) if is_pooled else None
+        found += (
+            compare_paired("accuracy", runs[0], runs[1], permutations=500, resamples=50, seed_noise=noise).p_value
+            < 0.05
+        )
+    return found / studies
 
 
 def test_swapping_the_strategies_mirrors_everything() -> None:
