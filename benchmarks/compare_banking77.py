@@ -1,4 +1,4 @@
-"""Which strategy for 77 banking intents, with 1,000 training rows?"""
+"""Which strategy for 77 banking intents, with 500 training rows?"""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ metrics: [accuracy, macro_f1]
 STRATEGIES = ["majority", "linear", "zero-shot", "few-shot(k=4)", "lora", "full", "encoder"]
 
 if __name__ == "__main__":
-    compare_shared("banking77", TASK, STRATEGIES, seeds=2, train_rows=1000, quick=arguments(__doc__ or "").quick)
+    compare_shared("banking77", TASK, STRATEGIES, seeds=1, train_rows=500, quick=arguments(__doc__ or "").quick)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from taskfit.errors import StudyError
 from taskfit.evaluation.intervals import metric_interval
-from taskfit.evaluation.paired import compare_paired, holm
+from taskfit.evaluation.paired import compare_paired, holm, pooled_seed_noise
 from taskfit.studies.compare import LEVEL, compare_study, rank
 from taskfit.studies.compare_study import open_study, run_study
 from taskfit.studies.plot import Point, cost_plot
@@ -64,7 +64,8 @@ def test_ranking_pairs_each_with_the_best(finished_study):
     values = [c.metrics["macro_f1"].value for c in ranked]
     assert values == sorted(values, reverse=True)
     assert ranked[0].versus_best is None and ranked[0].is_tied
-    raw = [compare_paired("macro_f1", c.runs, ranked[0].runs) for c in ranked[1:]]
+    noise = pooled_seed_noise("macro_f1", [c.runs for c in ranked])
+    raw = [compare_paired("macro_f1", c.runs, ranked[0].runs, seed_noise=noise) for c in ranked[1:]]
     assert [c.p_value for c in ranked[1:]] == holm([r.p_value for r in raw])
     for candidate in ranked[1:]:
         compared = candidate.versus_best
