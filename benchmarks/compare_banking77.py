@@ -14,7 +14,7 @@ target: "{{ category }}"
 metrics: [accuracy, macro_f1]
 """
 
-STRATEGIES = ["majority", "linear", "zero-shot", "few-shot(k=4)", "lora", "full", "encoder"]
+STRATEGIES = ["majority", "linear", "encoder", "zero-shot", "lora", "full"]
 
 if __name__ == "__main__":
     compare_shared("banking77", TASK, STRATEGIES, seeds=1, train_rows=500, quick=arguments(__doc__ or "").quick)

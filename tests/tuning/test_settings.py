@@ -21,9 +21,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("rows", "is_validated", "expected"),
     [
-        (1600, True, (300, 100, 50, 3)),  # twice an epoch
-        (1601, True, (303, 101, 51, 3)),  # the last step of an epoch may be small
-        (20, True, (100, 2, 10, 3)),  # least steps, ten validations
+        (1600, True, (300, 100, 60, 3)),  # twice an epoch
+        (1601, True, (303, 101, 61, 3)),  # the last step of an epoch may be small
+        (20, True, (100, 2, 20, 3)),  # least steps, ten validations
         (1600, False, (300, 100, 0, 0)),
     ],
 )
