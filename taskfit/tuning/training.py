@@ -147,7 +147,7 @@ def _with_fast_attention(job: Job) -> LossSum:
     """
     module = job.module
     is_affected = job.autocast == torch.bfloat16 and next(module.parameters()).device.type == "cpu"
-    heads = max((_heads(part) for part in module.modules()), default=_UNKNOWN_HEADS)
+    heads = max(_known_heads(module), default=_UNKNOWN_HEADS)
     if not is_affected or TOKEN_BUDGET * heads * max(job.lengths) > PLAIN_ATTENTION_VALUES:
         return job.loss_sum
 
@@ -158,9 +158,10 @@ def _with_fast_attention(job: Job) -> LossSum:
     return loss_sum
 
 
-def _heads(module: torch.nn.Module) -> int:
-    heads = getattr(getattr(module, "config", None), "num_attention_heads", None)
-    return heads if isinstance(heads, int) else _UNKNOWN_HEADS
+def _known_heads(module: torch.nn.Module) -> list[int]:
+    """Attention heads as the configurations of the module's parts name them; empty where none does."""
+    named = (getattr(getattr(part, "config", None), "num_attention_heads", None) for part in module.modules())
+    return [heads for heads in named if isinstance(heads, int)]
 
 
 class _TimeIsUp(Exception):  # noqa: N818 - not an error

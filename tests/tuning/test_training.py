@@ -130,3 +130,11 @@ def test_progress_names_step_loss_and_validation(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(training, "SAY_EVERY_S", -1.0)
     run(job(Limited(10**9)), Budget(say=said.append))
     assert len(said) == 8
+
+
+def test_heads_are_counted_where_a_configuration_names_them() -> None:
+    """Layers without a configuration of their own say nothing; a model with few heads has few."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    assert training._known_heads(model) == []
+    model.config = SimpleNamespace(num_attention_heads=4)
+    assert training._known_heads(model) == [4]
