@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
@@ -15,6 +14,7 @@ from taskfit.cli.lists import models, strategies
 from taskfit.cli.predict import predict
 from taskfit.cli.report import report
 from taskfit.errors import TaskfitError
+from taskfit.threads import spin_briefly
 
 __all__ = ["app", "main"]
 
@@ -46,11 +46,9 @@ def main() -> None:
     Exit codes: 0 done; 1 the answer is no (a gate failed); 2 wrong input, told in one line with a hint;
     130 interrupted. A bug keeps its traceback.
     """
-    # Before torch is loaded: threads that spin long while they wait slow each other down when anything else runs.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        app()
+        with spin_briefly():
+            app()
     except TaskfitError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
         if error.hint:

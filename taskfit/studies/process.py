@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import taskfit.errors
 from taskfit.errors import ResourceError, TaskfitError
+from taskfit.threads import spin_briefly
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -166,7 +167,7 @@ def start_server(has_models: bool) -> None:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOAD, _PRELOAD_MODELS] if has_models else [_PRELOAD])
-    with _main_module_hidden(), _threads_that_sleep():
+    with _main_module_hidden(), spin_briefly():
         forkserver.ensure_running()
 
 
@@ -229,22 +230,6 @@ def _main_module_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = original
-
-
-@contextlib.contextmanager
-def _threads_that_sleep() -> Iterator[None]:
-    # OpenMP's threads spin while they wait for each other. On a machine that anything else uses as well, that made
-    # training four times slower here; a short spin is as fast on an idle machine. The variable is read when torch is
-    # loaded, which is in the server.
-    name = "GOMP_SPINCOUNT"
-    is_ours = name not in os.environ and "OMP_WAIT_POLICY" not in os.environ
-    if is_ours:
-        os.environ[name] = "3000"
-    try:
-        yield
-    finally:
-        if is_ours:
-            del os.environ[name]
 
 
 def _child_main(function: Work[Argument, Result], argument: Argument, sender: Connection, log: Path) -> None:
