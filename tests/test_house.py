@@ -25,7 +25,7 @@ FLOORS = [
     {"inference"},
     {"models"},
     {"tasks"},
-    {"errors"},
+    {"errors", "files", "threads"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "transformers", "peft", "sklearn", "pyarrow", "pydantic", "scipy", "jinja2", "numpy")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import typer
 
 from taskfit.cli.output import say
 from taskfit.errors import DataError
+from taskfit.files import appearing
 
 if TYPE_CHECKING:
     from taskfit.strategy.contract import Prediction
@@ -71,12 +70,5 @@ def _sink(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with appearing(out) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        yield file

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskfit.errors import ConfigError
+from taskfit.files import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -125,10 +125,4 @@ def _write_cache(key: str, ratio: float) -> None:
     path = _cache_file()
     content = json.dumps({"format": 1, "ratios": _read_cache() | {key: round(ratio, 3)}}, indent=1)
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        write_text(path, content)

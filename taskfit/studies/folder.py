@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskfit import files
 from taskfit.errors import ResourceError, StudyError
-from taskfit.strategy.folder import is_disk_full
+from taskfit.files import appearing, is_disk_full
 
 if TYPE_CHECKING:
     from taskfit.tasks.task import Value
@@ -22,14 +22,10 @@ __all__ = [
     "folder_bytes",
     "locked",
     "read_json",
-    "remove_leftovers",
     "staged",
-    "write_bytes",
     "write_json",
     "write_text",
 ]
-
-_STAGING_PREFIX = ".unfinished-"
 
 
 def folder_bytes(folder: Path) -> int:
@@ -37,34 +33,14 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def write_bytes(path: Path, payload: bytes) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, fsync, rename.
-
-    Raises:
-        ResourceError: the disk is full; the old file, if any, is untouched.
-    """
-    temporary = path.with_name(f"{_STAGING_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(payload)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        _sync_entry(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise _disk_full(path.parent, len(payload)) from error
-        raise
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file whole or not at all.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full; the old file, if any, is untouched.
     """
-    write_bytes(path, text.encode("utf-8"))
+    with disk_full_named(path.parent, bytes_expected=len(text)):
+        files.write_text(path, text)
 
 
 def write_json(path: Path, values: Mapping[str, Value]) -> None:
@@ -98,7 +74,7 @@ def staged(target: Path, bytes_expected: int = 0) -> Iterator[Path]:
     """Give a temporary sibling of ``target`` to fill; it takes the target's name only when the block ends well.
 
     An older ``target`` is replaced. When the process dies half-way, the target is not there (or still the old one)
-    and the temporary folder is swept away by :func:`remove_leftovers`.
+    and the temporary folder is swept away by :func:`taskfit.files.remove_unfinished`.
 
     Args:
         target: the folder to appear.
@@ -107,27 +83,27 @@ def staged(target: Path, bytes_expected: int = 0) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full; nothing is left behind.
     """
-    staging = target.with_name(f"{_STAGING_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}")
+    needed = bytes_expected
     try:
-        with disk_full_named(target, staging, bytes_expected):
-            staging.mkdir(parents=True)
-            yield staging
-            _sync_tree(staging)
-            if target.exists():
-                shutil.rmtree(target)
-            staging.rename(target)
-            _sync_entry(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with appearing(target) as staging:
+            staging.mkdir()
+            try:
+                yield staging
+            finally:
+                needed += folder_bytes(staging)
+    except Exception as error:
+        if is_disk_full(error) and not isinstance(error, ResourceError):
+            raise _disk_full(target, needed) from error
+        raise
 
 
 @contextmanager
-def disk_full_named(target: Path, written: Path, bytes_expected: int = 0) -> Iterator[None]:
+def disk_full_named(target: Path, written: Path | None = None, bytes_expected: int = 0) -> Iterator[None]:
     """Turn whatever says that the disk is full into one error that names the folder and the bytes.
 
     Args:
         target: the folder that the user knows.
-        written: where the bytes went so far; they count as needed.
+        written: where the bytes went so far, if anywhere; they count as needed.
         bytes_expected: what was still to be written.
 
     Raises:
@@ -136,18 +112,9 @@ def disk_full_named(target: Path, written: Path, bytes_expected: int = 0) -> Ite
     try:
         yield
     except Exception as error:
-        if is_disk_full(error):
-            raise _disk_full(target, bytes_expected + folder_bytes(written)) from error
+        if is_disk_full(error) and not isinstance(error, ResourceError):
+            raise _disk_full(target, bytes_expected + (0 if written is None else folder_bytes(written))) from error
         raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder``. Call it only under the study's lock."""
-    for path in folder.glob(f"{_STAGING_PREFIX}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -186,17 +153,3 @@ def _disk_full(folder: Path, bytes_needed: int) -> ResourceError:
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync_entry(path)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

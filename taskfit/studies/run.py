@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskfit.errors import ResourceError
+from taskfit.files import remove_unfinished
 from taskfit.studies.events import OnEvent, TrialEnded, TrialFound, TrialSaid, TrialStarted, ignore
-from taskfit.studies.folder import locked, remove_leftovers
+from taskfit.studies.folder import locked
 from taskfit.studies.process import Child, Raised, start, start_server, wait_any
 from taskfit.studies.result import TrialResult, read_result, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
@@ -39,7 +40,7 @@ def run(plan: Plan, folder: Path, *, on_event: OnEvent = ignore, rooms: Rooms = 
     """
     with locked(folder):
         (folder / "trials").mkdir(exist_ok=True)
-        remove_leftovers(folder / "trials")
+        remove_unfinished(folder / "trials")
         return _Session(plan, folder, on_event, rooms).run()
 
 

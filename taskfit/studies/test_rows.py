@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.errors import StudyError
+from taskfit.files import appearing
+from taskfit.studies.folder import disk_full_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +47,6 @@ def write_test_rows(folder: Path, task: Task) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from taskfit.studies.folder import write_bytes
-
     definition, group = task.definition, task.definition.group
     columns = {
         "row_id": [row.id for row in task.test],
@@ -57,9 +57,8 @@ def write_test_rows(folder: Path, task: Task) -> None:
     schema = pa.schema(
         [("row_id", pa.string()), ("text", pa.string()), ("gold", pa.list_(pa.string())), ("group", pa.string())]
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
-    write_bytes(folder / _FILE, bytes(sink.getvalue()))
+    with disk_full_named(folder), appearing(folder / _FILE) as partial:
+        pq.write_table(pa.table(columns, schema=schema), partial, compression="zstd")
 
 
 def read_test_rows(folder: Path) -> list[TestRow]:

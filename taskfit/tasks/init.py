@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskfit.errors import DataError, TaskError, TaskfitError
+from taskfit.files import write_text
 from taskfit.tasks.metric_names import DEFAULT_METRICS
 from taskfit.tasks.options import options_from
 from taskfit.tasks.reading import FORMATS, read_file
@@ -112,7 +113,7 @@ def init_task(data_path: str | Path, out_path: str | Path | None = None) -> str:
     folder = target.parent if target is not None else next(iter(files.values())).parent
     text = _task_text(guess_task(rows, str(data_path)), _task_name(Path(data_path)), _data_lines(files, folder))
     if target is not None:
-        _write_new(target, text)
+        write_text(target, text)
     return text
 
 
@@ -334,17 +335,3 @@ def _quoted(text: str) -> str:
         text.replace("_", "a").replace("-", "a").replace(".", "a").replace("/", "a").isalnum() and text[0].isalpha()
     )
     return text if is_bare and text.lower() not in ("true", "false", "null") else json.dumps(text, ensure_ascii=False)
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet; it appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

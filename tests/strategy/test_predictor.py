@@ -11,15 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from taskfit import files
 from taskfit.errors import ConfigError, PredictorError, ResourceError
+from taskfit.files import is_disk_full
 from taskfit.inference.requests import Score
 from taskfit.models.work import Work
-from taskfit.strategy import folder as folder_module
 from taskfit.strategy import predictor as predictor_module
 from taskfit.strategy import table
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.contract import Budget, StrategyEntry
-from taskfit.strategy.folder import is_disk_full, new_folder, write_file
+from taskfit.strategy.folder import new_folder, write_file
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.manifest import add_cost, read_manifest
 from taskfit.strategy.predictor import load_predictor
@@ -289,7 +290,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folder_module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(ResourceError, match="disk is full"):
         write_file(tmp_path / "a.txt", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

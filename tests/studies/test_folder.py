@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from taskfit import files
 from taskfit.errors import ResourceError, StudyError
-from taskfit.studies import folder as folders
-from taskfit.studies.folder import read_json, remove_leftovers, staged, write_json, write_text
+from taskfit.files import remove_unfinished
+from taskfit.studies.folder import read_json, staged, write_json, write_text
 from taskfit.studies.predictions import StoredPrediction, parquet_bytes, read_predictions
 from taskfit.studies.result import read_result, trial_folder
 from taskfit.studies.run import run
@@ -31,7 +32,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     """A file that cannot be written whole stays as it was, and the error names folder and bytes."""
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    monkeypatch.setattr(folders.os, "fsync", fail_with(errno.ENOSPC))
+    monkeypatch.setattr(files.os, "fsync", fail_with(errno.ENOSPC))
     with pytest.raises(ResourceError, match=f"disk is full: {tmp_path} needs 14 bytes"):
         write_text(path, "something new\n")
     assert read_json(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -42,7 +43,7 @@ def test_full_disk_leaves_no_half_folder(tmp_path, monkeypatch):
     target = tmp_path / "trial"
     with staged(target) as staging:
         (staging / "old").write_text("old")
-    monkeypatch.setattr(folders.os, "fsync", fail_with(errno.ENOSPC))
+    monkeypatch.setattr(files.os, "fsync", fail_with(errno.ENOSPC))
     with pytest.raises(ResourceError, match=r"trial needs 103 bytes or more"), staged(target, 100) as staging:
         (staging / "new").write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["trial"] and (target / "old").exists()
@@ -52,7 +53,7 @@ def test_other_errors_pass_and_leave_nothing(tmp_path, monkeypatch):
     """Only a full disk becomes a ResourceError."""
     with pytest.raises(KeyError), staged(tmp_path / "a"):
         raise KeyError("mine")
-    monkeypatch.setattr(folders.os, "fsync", fail_with(errno.EIO))
+    monkeypatch.setattr(files.os, "fsync", fail_with(errno.EIO))
     with pytest.raises(OSError, match="injected"), staged(tmp_path / "a") as staging:
         (staging / "x").write_text("x")
     with pytest.raises(OSError, match="injected"):
@@ -65,7 +66,7 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path):
     (tmp_path / ".unfinished-a-1").mkdir()
     (tmp_path / ".unfinished-b-2").write_text("x")
     (tmp_path / "whole").mkdir()
-    remove_leftovers(tmp_path)
+    remove_unfinished(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["whole"]
 
 
