@@ -61,6 +61,7 @@ def _record(prediction: Prediction) -> dict[str, object]:
         record["cut_tokens"] = prediction.cut_tokens
     if not prediction.is_parsed:
         record["is_parsed"] = False
+        record["raw"] = prediction.raw
     return record
 
 

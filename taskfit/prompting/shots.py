@@ -37,6 +37,8 @@ class ZeroShot:
     normalise: Normalise = "auto"
     """How options are scored: ``sum`` or ``mean`` over tokens; ``auto``: sum for classification, mean for choice."""
 
+    uses_seed = uses_train = False
+
     def __post_init__(self) -> None:
         faults = Faults("zero-shot")
         check_types(self, faults)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 from taskfit.errors import ConfigError
 from taskfit.models.work import Work
 from taskfit.strategy.check import check_fit
-from taskfit.strategy.contract import Program, WeightsChange
+from taskfit.strategy.contract import ChoosingProgram, Program, WeightsChange
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import new_manifest
-from taskfit.strategy.predictor import ProgramPredictor, example_text
+from taskfit.strategy.predictor import ProgramPredictor, engine_for, example_text
 from taskfit.strategy.table import load_class
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ class Composed:
     weights: WeightsChange | None
     program: Program
 
+    def __post_init__(self) -> None:
+        if self.weights is not None and not getattr(self.program, "is_trainable", True):
+            raise ConfigError(
+                f"{part_name(self.weights)} cannot be joined with {part_name(self.program)}: what that program asks is "
+                "known only while it asks, so there is no prompt to train on",
+                "train with zero-shot or few-shot, or use the program without a change of the weights",
+            )
+
     @property
     def name(self) -> str:
         """The canonical name; the default program is left out beside a change of weights."""
@@ -61,11 +69,22 @@ class Composed:
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        """All kinds."""
-        return frozenset({"classification", "choice", "generation"})
+        """Those of the program; all where it does not say."""
+        every: frozenset[Kind] = frozenset({"classification", "choice", "generation"})
+        return getattr(self.program, "kinds", every)
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether two seeds may give different predictors from the same rows."""
+        return self.weights is not None or bool(getattr(self.program, "uses_seed", True))
+
+    @property
+    def uses_train(self) -> bool:
+        """Whether the training rows matter."""
+        return self.weights is not None or bool(getattr(self.program, "uses_train", True))
 
     def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> ProgramPredictor:
-        """Make the program's choices, then train the weights on its prompts.
+        """Make the program's choices, train the weights on its prompts, then let the program choose by asking.
 
         Raises:
             ConfigError: the model or the task does not suit.
@@ -77,6 +96,10 @@ class Composed:
         work = Work()
         if self.weights is not None:
             work = self.weights.change(model, task, prepared, seed=seed, budget=budget)
+        if isinstance(self.program, ChoosingProgram):
+            engine = engine_for(model)
+            prepared = self.program.choose(prepared, task, engine, seed=seed, budget=budget)
+            work += engine.work
         manifest = new_manifest(
             self, task, seed=seed, model=model, needs_base=True, state=prepared.to_json(), fit_work=work
         )

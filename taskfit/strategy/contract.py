@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from taskfit.inference.requests import Request, Response
+    from taskfit.inference.requests import Engine, Request, Response
     from taskfit.models.language_model import Architecture, LanguageModel
     from taskfit.models.work import Work
     from taskfit.strategy.manifest import Manifest
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Budget",
+    "ChoosingProgram",
     "Prediction",
     "Predictor",
     "PreparedProgram",
     "Program",
     "Steps",
     "Strategy",
+    "Usage",
     "WeightsChange",
 ]
 
@@ -63,6 +65,7 @@ class Prediction:
         tokens_out: tokens generated or scored for this row.
         cut_tokens: tokens of this row's prompt left out because the context is too short.
         is_parsed: false when the model's answer was no valid answer; it is then scored as wrong, never dropped.
+        raw: the text the model gave, where it generated one: what was read, or could not be read, as the answer.
     """
 
     row_id: str
@@ -72,6 +75,7 @@ class Prediction:
     tokens_out: int = 0
     cut_tokens: int = 0
     is_parsed: bool = True
+    raw: str = ""
 
 
 class Predictor(Protocol):
@@ -155,20 +159,47 @@ class Answer:
     answer: str
     probabilities: Mapping[str, float] | None = None
     is_parsed: bool = True
+    raw: str = ""
 
 
-Steps = Generator["Request", "Response", Answer]
+Steps = Generator["Request | tuple[Request, ...]", "Response | tuple[Response, ...]", Answer]
+"""The steps of one row: a request gets its response, a tuple of requests (one wave) the tuple of theirs."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a program asks of an engine, roughly: for a forecast, never for a bill.
+
+    Attributes:
+        requests: times that a row's question is read with its examples, the text written so far with it.
+        generated_tokens: tokens generated for a row besides its answer.
+        is_generated: whether the answer is generated, too; otherwise the options are scored.
+        fit_requests: requests made while fitting, apart from training.
+    """
+
+    requests: float = 1.0
+    generated_tokens: float = 0.0
+    is_generated: bool = False
+    fit_requests: float = 0.0
 
 
 class PreparedProgram(Protocol):
     """A program with its choices made (demonstrations drawn, wording fixed)."""
+
+    @property
+    def wording(self) -> int:
+        """Which of the task's wordings it asks in; the first of them where it asks in several."""
+        ...
 
     def prompt(self, definition: TaskDefinition, row: Row) -> Prompt:
         """Return the prompt whose answer is the row's target: what tuning trains on."""
         ...
 
     def answer(self, definition: TaskDefinition, row: Row) -> Steps:
-        """Yield requests one by one, receive their responses, return the answer."""
+        """Yield a request, or a tuple of requests that do not need each other's answers; return the answer.
+
+        One request gets its response, a tuple the tuple of its responses, in order.
+        """
         ...
 
     def to_json(self) -> dict[str, Value]:
@@ -178,7 +209,13 @@ class PreparedProgram(Protocol):
 
 @runtime_checkable
 class Program(Protocol):
-    """A prompting strategy, as a part of a strategy's name."""
+    """A prompting strategy, as a part of a strategy's name.
+
+    A program may say more of itself, in attributes that are read where it has them: ``kinds`` (of tasks; else all),
+    ``is_trainable`` (false where nothing can be trained on its prompt; else true), ``uses_seed`` and ``uses_train``
+    (false where chance, or the training rows, change nothing; else true), and a method ``usage(definition, rows)``
+    that returns a :class:`Usage`, ``rows`` being the number of validation rows (else one request a row).
+    """
 
     def prepare(self, task: Task, *, seed: int) -> PreparedProgram:
         """Make every choice that needs the training rows."""
@@ -189,6 +226,21 @@ class Program(Protocol):
 
         Raises:
             PredictorError: the values are not what ``to_json`` gives.
+        """
+        ...
+
+
+@runtime_checkable
+class ChoosingProgram(Program, Protocol):
+    """A program with a second step: choices that need the model's own answers, such as calibration or a prompt."""
+
+    def choose(
+        self, prepared: PreparedProgram, task: Task, engine: Engine, *, seed: int, budget: Budget
+    ) -> PreparedProgram:
+        """Ask the model about validation rows, choose, and return the program with its choices made.
+
+        It is called once, after any change of the weights, with what :meth:`Program.prepare` gave. ``task.test`` is
+        never looked at. What the engine computes counts as work of the fit.
         """
         ...
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Row
 
-__all__ = ["WINDOW_ROWS", "ProgramPredictor", "example_text", "load_predictor", "windows"]
+__all__ = ["WINDOW_ROWS", "ProgramPredictor", "engine_for", "example_text", "load_predictor", "windows"]
 
 WINDOW_ROWS = 512
 """Rows answered together: enough for full batches, few enough to hold in memory whatever the number of rows."""
@@ -60,7 +60,7 @@ class ProgramPredictor:
         self.prepared = prepared
         self.weights = weights
         self.example = example
-        self.engine = engine if engine is not None else _engine_for(model)
+        self.engine = engine if engine is not None else engine_for(model)
 
     @classmethod
     def from_folder(
@@ -161,10 +161,12 @@ def _prediction(row: Row, outcome: Outcome) -> Prediction:
         tokens_out=outcome.tokens_out,
         cut_tokens=outcome.cut_tokens,
         is_parsed=answer.is_parsed,
+        raw=answer.raw,
     )
 
 
-def _engine_for(model: LanguageModel) -> Engine:
+def engine_for(model: LanguageModel) -> Engine:
+    """Return the engine that answers requests with this model."""
     from taskfit.inference.torch_engine import TorchEngine
 
     return TorchEngine(model)

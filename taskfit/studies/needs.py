@@ -9,8 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["shots", "uses_seed", "uses_train"]
 
-_WITHOUT_CHANCE = frozenset({"majority", "linear", "zero-shot"})
-_WITHOUT_ROWS = frozenset({"zero-shot"})
+_WITHOUT_CHANCE = frozenset({"majority", "linear"})
 
 
 def uses_seed(strategy: Strategy) -> bool:
@@ -22,8 +21,8 @@ def uses_seed(strategy: Strategy) -> bool:
 
 
 def uses_train(strategy: Strategy) -> bool:
-    """True when the training rows matter; ``uses_train`` on the strategy goes before the known ones."""
-    return bool(getattr(strategy, "uses_train", _head(strategy) not in _WITHOUT_ROWS))
+    """True when the training rows matter; a strategy to which they do not says so with ``uses_train``."""
+    return bool(getattr(strategy, "uses_train", True))
 
 
 def shots(strategy: Strategy) -> int:

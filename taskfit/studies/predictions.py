@@ -26,6 +26,7 @@ class StoredPrediction:
         gold: the right answers.
         probability: of the given answer; None where the strategy has none.
         probabilities: answer value to probability; None where the strategy has none.
+        raw: the text the model gave, where it generated one.
     """
 
     row_id: str
@@ -37,6 +38,7 @@ class StoredPrediction:
     tokens_out: int
     cut_tokens: int
     probabilities: Mapping[str, float] | None
+    raw: str = ""
 
 
 def stored(prediction: Prediction, gold: Sequence[str]) -> StoredPrediction:
@@ -52,6 +54,7 @@ def stored(prediction: Prediction, gold: Sequence[str]) -> StoredPrediction:
         prediction.tokens_out,
         prediction.cut_tokens,
         probabilities,
+        prediction.raw,
     )
 
 
@@ -70,6 +73,7 @@ def parquet_bytes(predictions: Sequence[StoredPrediction]) -> bytes:
         "tokens_out": [p.tokens_out for p in predictions],
         "cut_tokens": [p.cut_tokens for p in predictions],
         "probabilities": [None if p.probabilities is None else list(p.probabilities.items()) for p in predictions],
+        "raw": [p.raw for p in predictions],
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=_schema()), sink, compression="zstd")
@@ -118,5 +122,6 @@ def _schema() -> pa.Schema:
             ("tokens_out", pa.int64()),
             ("cut_tokens", pa.int64()),
             ("probabilities", pa.map_(pa.string(), pa.float64())),
+            ("raw", pa.string()),
         ]
     )

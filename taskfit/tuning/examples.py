@@ -66,9 +66,8 @@ def build_examples(
         raise TrainingError("there are no rows to train on", "Give the task a train split.")
     examples: list[Example] = []
     faults: list[tuple[Row, str]] = []
-    wording = getattr(program, "wording", 0)  # programs that know several wordings say which one they use
     for row in rows:
-        target = definition.target_text(row, wording)
+        target = definition.target_text(row, program.wording)
         if not target.strip():
             faults.append((row, "its answer is empty"))
             continue

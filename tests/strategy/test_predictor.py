@@ -73,7 +73,7 @@ def _respond(request):
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch):
     """No torch here: engines answer from the request's text; one more row in the table."""
-    monkeypatch.setattr(predictor_module, "_engine_for", lambda model: FakeEngine(_respond))
+    monkeypatch.setattr(predictor_module, "engine_for", lambda model: FakeEngine(_respond))
     rows = {"stamp": StrategyEntry(f"{__name__}:Stamp", "weights", "stamp")}
     monkeypatch.setattr(table, "STRATEGIES", table.STRATEGIES | rows)
 

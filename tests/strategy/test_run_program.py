@@ -110,3 +110,21 @@ def test_the_fake_scorer_is_counted_like_the_fake_writer():
     """Scored tokens are the sum over continuations."""
     response = scored(Score(Prompt("a b"), ("x y", "z")), (-1.0, -2.0))
     assert (response.tokens, response.prompt_tokens) == ((2, 1), 2)
+
+
+def test_a_tuple_of_requests_is_one_wave_and_comes_back_as_a_tuple():
+    """Rows that ask one thing and rows that ask several share a call of the engine; each gets its own answers."""
+
+    class Several:
+        def answer(self, definition, row):
+            asked = tuple(Generate(Prompt(f"{row.id} {number}"), 3) for number in range(row.fields["steps"]))
+            first = yield asked
+            second = yield Generate(Prompt(f"{row.id} last"), 3)
+            return Answer(" ".join(response.text for response in (*first, second)), raw=second.text)
+
+    engine = FakeEngine(lambda request: generated(request, request.prompt.text.upper()))
+    outcomes = run_programs(None, Several(), _rows([2, 1, 3]), engine)
+    assert [o.answer.answer for o in outcomes] == ["R0 0 R0 1 R0 LAST", "R1 0 R1 LAST", "R2 0 R2 1 R2 2 R2 LAST"]
+    assert [o.tokens_in for o in outcomes] == [6, 4, 8]
+    assert engine.waves == [6, 3]
+    assert outcomes[0].answer.raw == "R0 LAST"

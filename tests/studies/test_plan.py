@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from taskfit.errors import ConfigError, ModelError, StudyError
+from taskfit.strategy.grammar import parse
 from taskfit.studies.folder import locked
 from taskfit.studies.needs import shots, uses_seed, uses_train
 from taskfit.studies.plan import check_disk, plan
@@ -218,9 +219,9 @@ def strategy(name, **attributes):
 
 def test_what_strategies_draw_on():
     """Known strategies without chance run once; a stranger may say so himself."""
-    assert not uses_seed(strategy("majority")) and not uses_seed(strategy("zero-shot(wording=1)"))
-    assert uses_seed(strategy("lora+zero-shot")) and uses_seed(strategy("few-shot(k=4)"))
-    assert not uses_train(strategy("zero-shot")) and uses_train(strategy("linear"))
+    assert not uses_seed(strategy("majority")) and not uses_seed(parse("zero-shot(wording=1)"))
+    assert uses_seed(parse("lora+zero-shot")) and uses_seed(parse("few-shot(k=4)"))
+    assert not uses_train(parse("zero-shot")) and uses_train(parse("lora")) and uses_train(strategy("linear"))
     assert not uses_seed(strategy("stranger", uses_seed=False))
     assert shots(strategy("few-shot(k=4)", program=SimpleNamespace(k=4))) == 4
     assert shots(strategy("majority")) == 0
