@@ -1,4 +1,4 @@
-"""Which training rows become worked examples."""
+"""Which training rows become worked examples for all rows alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Select", "choose_demonstrations", "draw_balanced", "draw_random"]
 
-Select = Literal["balanced", "random"]
+Select = Literal["balanced", "diverse", "random", "similar"]
 
 
 def choose_demonstrations(
-    definition: TaskDefinition, rows: Sequence[Row], k: int, select: Select, seed: int
+    definition: TaskDefinition, rows: Sequence[Row], k: int, select: Select, seed: int, by: str = "bm25"
 ) -> tuple[Row, ...]:
     """Return k training rows in the order in which they will be shown.
 
@@ -25,9 +25,17 @@ def choose_demonstrations(
         rows: the training rows, at least k; their order does not matter.
         k: how many to choose.
         select: ``random``, or ``balanced``: over labels (classification) or over the place of the right option
-            (choice), as evenly as k allows. Free answers have nothing to balance and are drawn at random.
+            (choice), as evenly as k allows; free answers have nothing to balance and are drawn at random.
+            ``diverse``: far apart from each other (greedy k-centre, Sener and Savarese 2018, section 4.1), so that
+            they cover the inputs; the first one is drawn. ``similar`` rows depend on the question and are not chosen
+            here: all rows are returned.
         seed: decides the draw and the order.
+        by: how ``diverse`` tells inputs apart: ``bm25`` (words, weighted by TF-IDF) or the name of an encoder.
     """
+    if select == "similar":
+        return tuple(sorted(rows, key=lambda row: row.id))
+    if select == "diverse":
+        return _draw_diverse(definition, rows, k, seed, by)
     if select == "balanced" and definition.kind == "classification":
         return draw_balanced(rows, k, seed, lambda row: definition.gold(row)[0])
     if select == "balanced" and definition.kind == "choice":
@@ -54,6 +62,16 @@ def draw_balanced(rows: Sequence[Row], k: int, seed: int, group: Callable[[Row],
     random.shuffle(turns)
     rounds = max(len(members) for members in groups.values())
     chosen = [members[turn] for turn in range(rounds) for members in turns if turn < len(members)][:k]
+    random.shuffle(chosen)
+    return tuple(chosen)
+
+
+def _draw_diverse(definition: TaskDefinition, rows: Sequence[Row], k: int, seed: int, by: str) -> tuple[Row, ...]:
+    from taskfit.prompting.similarity import far_apart
+
+    random = Random(f"demonstrations {seed}")
+    pool = _shuffled(rows, random)
+    chosen = [pool[place] for place in far_apart([definition.input_text(row) for row in pool], k, by)]
     random.shuffle(chosen)
     return tuple(chosen)
 

@@ -1,8 +1,8 @@
-"""Reading an answer out of generated text: an option, a number, or a short text.
+r"""Reading an answer out of generated text: an option, a number, or a short text.
 
 The rules, in this order, for every form:
 
-1. Marks of emphasis (``*``, ``_``, backquotes, ``$`` around ``\\boxed``) are taken off. ``\\boxed{…}`` is the answer.
+1. Marks of emphasis (``*``, ``_``, backquotes, ``$`` around ``\boxed``) are taken off. ``\boxed{…}`` is the answer.
 2. Else what follows the last cue is read: "the answer is", "final answer:", "answer:", "A:" at the start of a line,
    "####". Without a cue the whole text is read, then its first line, then its last line; where the text is reasoning
    (``needs_cue``), nothing is, for a chain that broke off has not answered.
@@ -54,7 +54,7 @@ _BRACKETS = "()[]"
 
 
 def cued(text: str) -> str | None:
-    """Return what the text gives as its answer: inside the last ``\\boxed{…}``, else behind the last cue; else None."""
+    r"""Return what the text gives as its answer: inside the last ``\boxed{…}``, else behind the last cue; else None."""
     boxes = _BOXED.findall(text)
     if boxes:
         return str(boxes[-1]).replace("\\text{", "").replace("}", "").strip()
@@ -180,11 +180,10 @@ def _lettered(piece: str, options: Sequence[Option]) -> str | None:
     """Read "(B)" or "B." as the second option, or as the option whose value is that letter."""
     match = _LETTER.match(piece)
     letters = {match[1].upper()} if match else {letter.upper() for letter in _BRACKETED.findall(piece)}
-    if (
-        len(letters) != 1
-        or (match and _AND_ANOTHER.match(piece[match.end() :]))
-        or (match and match[1].islower() and not piece.lstrip().startswith(("(", "[")))
-    ):
+    if len(letters) != 1:
+        return None
+    is_word = match is not None and match[1].islower() and not piece.lstrip().startswith(("(", "["))
+    if match is not None and (is_word or _AND_ANOTHER.match(piece[match.end() :])):
         return None
     letter = letters.pop()
     by_value = [option.value for option in options if option.value.strip(_EDGES + _BRACKETS).upper() == letter]

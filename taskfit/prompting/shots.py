@@ -1,28 +1,44 @@
 """Zero-shot and few-shot prompting: one question a row, after no or k worked examples.
 
-Labels and options are scored, not generated: every row gets a valid answer, with probabilities, from one pass.
+Labels and options are scored by default: every row gets a valid answer, with probabilities, from one pass. Engines
+without log-probabilities need ``answer=generate``, which reads the answer out of the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast, get_args
 
 from taskfit.errors import ConfigError, Faults, PredictorError
-from taskfit.inference.requests import Generate, Generated, Score, Scored
-from taskfit.prompting.demonstrations import Select, choose_demonstrations
-from taskfit.prompting.options import Normalise, likeliest_option
-from taskfit.strategy.contract import Answer
+from taskfit.inference.requests import Score, Scored
+from taskfit.prompting.asking import AnswerBy, ask, check_at_least, check_wording, generated_text, read_answer
+from taskfit.prompting.calibration import (
+    Calibrate,
+    Calibration,
+    Method,
+    calibration_from_json,
+    content_free_rows,
+)
+from taskfit.prompting.demonstrations import Select
+from taskfit.prompting.examples import Examples, Order, draw_examples, examples_from_json
+from taskfit.prompting.options import Normalise, default_unit, likeliest_option
+from taskfit.prompting.reading import AnswerForm
+from taskfit.strategy.contract import Usage
 from taskfit.strategy.parameters import check_types
-from taskfit.tasks.prompt import Prompt, Shot
+from taskfit.tasks.prompt import Prompt
 
 if TYPE_CHECKING:
-    from taskfit.strategy.contract import Steps
+    from taskfit.inference.requests import Engine
+    from taskfit.strategy.contract import Budget, PreparedProgram, Steps
     from taskfit.tasks.definition import TaskDefinition
-    from taskfit.tasks.task import Row, Task, Value
+    from taskfit.tasks.task import Kind, Row, Task, Value
 
-__all__ = ["FewShot", "PreparedShots", "ZeroShot"]
+__all__ = ["FewShot", "PreparedShots", "ZeroShot", "shots_from_json"]
+
+_ALL_KINDS: frozenset[Kind] = frozenset({"classification", "choice", "generation"})
+_WITH_OPTIONS: frozenset[Kind] = frozenset({"classification", "choice"})
+_WITH_LABELS: frozenset[Kind] = frozenset({"classification"})
 
 
 @dataclass(frozen=True)
@@ -35,147 +51,223 @@ class ZeroShot:
     wording: int = 0
     """Which of the task's wordings to use; 0 is the first."""
     normalise: Normalise = "auto"
-    """How options are scored: ``sum`` or ``mean`` over tokens; ``auto``: sum for classification, mean for choice."""
+    """How options are scored: ``sum``, or ``mean`` over tokens, or by ``byte``; ``auto``: with ``calibrate=auto``
+    chosen on validation, else sum for classification and mean for choice."""
+    calibrate: Calibrate = "none"
+    """What is taken off the scores: ``none``, ``pmi``, ``contextual``, ``batch``; ``auto``: chosen on validation."""
+    answer: AnswerBy = "score"
+    """How an option is asked for: ``score`` all of them, or ``generate`` a text and read it."""
 
     uses_seed = uses_train = False
 
     def __post_init__(self) -> None:
         faults = Faults("zero-shot")
         check_types(self, faults)
-        _check_at_least("wording", self.wording, 0, faults)
+        check_at_least("wording", self.wording, 0, faults)
+        _check_calibrate(self, faults)
         faults.raise_as(ConfigError)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Kinds of tasks: calibration needs options, and ``batch`` the same ones in every row."""
+        return _kinds(self.calibrate)
+
+    def usage(self, definition: TaskDefinition, rows: int) -> Usage:
+        """Return what a row takes."""
+        return _usage(self, definition, rows)
 
     def prepare(self, task: Task, *, seed: int) -> PreparedShots:
         """Check the wording; there is nothing to draw."""
-        _check_wording(task.definition, self.wording)
-        return PreparedShots(self.wording, self.normalise, ())
+        check_wording(task.definition, self.wording)
+        unit = default_unit(task.definition.kind, self.normalise)
+        return PreparedShots(self.wording, Examples(), Calibration(unit), self.answer)
+
+    def choose(
+        self, prepared: PreparedProgram, task: Task, engine: Engine, *, seed: int, budget: Budget
+    ) -> PreparedShots:
+        """Calibrate on validation, as far as that is asked for; see :mod:`taskfit.prompting.calibrating`."""
+        return _calibrated(self, prepared, task, engine, budget)
 
     def restore(self, values: Mapping[str, Value]) -> PreparedShots:
         """Build what ``to_json`` gave."""
-        return _restored(values)
+        return shots_from_json(values)
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """Ask after k worked examples, drawn once from the training rows and shown to every row.
+    """Ask after k worked examples from the training rows.
 
-    Source: Brown et al. 2020, section 2.
+    Source: Brown et al. 2020, section 2. Choice by likeness: Liu et al. 2022, section 3; order: Lu et al. 2022.
     """
 
     k: int = 4
     """Worked examples in the prompt."""
     select: Select = "balanced"
-    """How they are drawn: ``balanced`` over labels or right options, or ``random``."""
+    """How they are chosen: ``balanced`` over labels or right options, ``random``, ``diverse`` (far apart), or
+    ``similar``: for each question the likest ones, which no longer share one beginning and so cost more."""
     wording: int = 0
     """Which of the task's wordings to use, for examples and question alike; 0 is the first."""
     normalise: Normalise = "auto"
-    """How options are scored: ``sum`` or ``mean`` over tokens; ``auto``: sum for classification, mean for choice."""
+    """How options are scored: see ``zero-shot``."""
+    order: Order = "fixed"
+    """``fixed``: as drawn (``similar``: the likest first); ``shuffled`` for every row; ``similar-last``: the likest
+    next to the question."""
+    by: str = "bm25"
+    """What likeness is measured by: ``bm25`` (words) or the name of an encoder, such as ``minilm``."""
+    calibrate: Calibrate = "none"
+    """What is taken off the scores: see ``zero-shot``."""
+    answer: AnswerBy = "score"
+    """How an option is asked for: ``score`` all of them, or ``generate`` a text and read it."""
 
     def __post_init__(self) -> None:
         faults = Faults("few-shot")
         check_types(self, faults)
-        _check_at_least("k", self.k, 1, faults)
-        _check_at_least("wording", self.wording, 0, faults)
+        check_at_least("k", self.k, 1, faults)
+        check_at_least("wording", self.wording, 0, faults)
+        _check_calibrate(self, faults)
         faults.raise_as(ConfigError)
 
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Kinds of tasks: calibration needs options, and ``batch`` the same ones in every row."""
+        return _kinds(self.calibrate)
+
+    def usage(self, definition: TaskDefinition, rows: int) -> Usage:
+        """Return what a row takes."""
+        return _usage(self, definition, rows)
+
     def prepare(self, task: Task, *, seed: int) -> PreparedShots:
-        """Draw the examples.
+        """Draw the examples, or keep the pool that they will be chosen from.
 
         Raises:
-            ConfigError: there are fewer than k training rows, or no such wording.
+            ConfigError: there are fewer than k training rows, no such wording, or ``by`` is no encoder.
         """
-        definition = task.definition
-        _check_wording(definition, self.wording)
-        if self.k > len(task.train):
-            raise ConfigError(f"few-shot needs k={self.k} training rows (got {len(task.train)}); lower k")
-        rows = choose_demonstrations(definition, task.train, self.k, self.select, seed)
-        shots = [
-            Shot(definition.prompt_text(row, self.wording), definition.target_text(row, self.wording)) for row in rows
-        ]
-        return PreparedShots(self.wording, self.normalise, tuple(shots))
+        check_wording(task.definition, self.wording)
+        examples = draw_examples(
+            task, self.k, self.select, wording=self.wording, seed=seed, order=self.order, by=self.by
+        )
+        unit = default_unit(task.definition.kind, self.normalise)
+        return PreparedShots(self.wording, examples, Calibration(unit), self.answer)
+
+    def choose(
+        self, prepared: PreparedProgram, task: Task, engine: Engine, *, seed: int, budget: Budget
+    ) -> PreparedShots:
+        """Calibrate on validation, as far as that is asked for; see :mod:`taskfit.prompting.calibrating`."""
+        return _calibrated(self, prepared, task, engine, budget)
 
     def restore(self, values: Mapping[str, Value]) -> PreparedShots:
         """Build what ``to_json`` gave."""
-        return _restored(values)
+        return shots_from_json(values)
 
 
 @dataclass(frozen=True)
 class PreparedShots:
-    """A wording and the worked examples before the question; none for zero-shot."""
+    """A wording, the worked examples before the question, and how scores become an answer.
 
-    wording: int
-    normalise: Normalise
-    shots: tuple[Shot, ...]
+    Attributes:
+        wording: of question and examples.
+        examples: none for zero-shot.
+        calibration: unit and prior of the scores.
+        answer_by: score the options, or generate.
+        system: an instruction in front of everything, or None.
+    """
+
+    wording: int = 0
+    examples: Examples = field(default_factory=Examples)
+    calibration: Calibration = field(default_factory=Calibration)
+    answer_by: AnswerBy = "score"
+    system: str | None = None
 
     def prompt(self, definition: TaskDefinition, row: Row) -> Prompt:
-        """Return the question after the examples, without any example that asks the same question.
-
-        So a training row never sees its own answer: not when it is trained on, not when it is predicted.
-        """
+        """Return the question after the examples that the row is shown, never itself among them."""
         question = definition.prompt_text(row, self.wording)
-        return Prompt(question, tuple(shot for shot in self.shots if shot.question != question))
+        return Prompt(question, self.examples.shown(definition, row, question), self.system)
+
+    def prior_prompts(self, definition: TaskDefinition, row: Row, method: Method) -> tuple[Prompt, ...]:
+        """Return the prompts whose scores make a calibration's prior for this row; none for ``none`` and ``batch``."""
+        if method == "pmi":
+            return (Prompt(self.calibration.premise, system=self.system),)
+        if method != "contextual":
+            return ()
+        own = self.prompt(definition, row)
+        shots = self.examples.shots if self.examples.is_shared else own.shots
+        rows = content_free_rows(definition, row, self.wording)
+        return tuple(replace(own, text=definition.prompt_text(empty, self.wording), shots=shots) for empty in rows)
 
     def answer(self, definition: TaskDefinition, row: Row) -> Steps:
         """Score the options, or generate; the steps of one row."""
         prompt = self.prompt(definition, row)
-        if definition.kind == "generation":
-            generated = cast("Generated", (yield Generate(prompt, definition.max_answer_tokens, stop=_stop(prompt))))
-            text = generated.text.strip()
-            return Answer(text, is_parsed=bool(text))
+        if definition.kind == "generation" or self.answer_by == "generate":
+            text = generated_text((yield ask(prompt, definition.max_answer_tokens)))
+            form: AnswerForm = "text" if definition.kind == "generation" else "option"
+            return read_answer(definition, row, text, form, self.wording)
         options = definition.options(row, self.wording)
-        scored = cast("Scored", (yield Score(prompt, tuple(option.text for option in options))))
-        return likeliest_option(options, scored, definition.kind, self.normalise)
+        texts = tuple(option.text for option in options)
+        method: Method = self.calibration.method if self.calibration.asks_rows else "none"
+        prompts = (prompt, *self.prior_prompts(definition, row, method))
+        own, *free = cast("tuple[Scored, ...]", (yield tuple(Score(one, texts) for one in prompts)))
+        return likeliest_option(options, self.calibration.scores(options, own, free))
 
     def to_json(self) -> dict[str, Value]:
-        """Return wording, normalisation and examples."""
-        shots: list[Value] = [{"question": shot.question, "answer": shot.answer} for shot in self.shots]
-        return {"wording": self.wording, "normalise": self.normalise, "shots": shots}
+        """Return plain JSON values; :func:`shots_from_json` gives them back."""
+        return {
+            "wording": self.wording,
+            "examples": self.examples.to_json(),
+            "calibration": self.calibration.to_json(),
+            "answer": self.answer_by,
+            "system": self.system,
+        }
 
 
-def _stop(prompt: Prompt) -> tuple[str, ...]:
-    """Return the texts that end a generated answer.
-
-    A model without chat turns goes on after its answer with an example of its own making, which a blank line starts,
-    as in the prompt. So a blank line ends the answer, when there are examples and none of their answers holds one.
-    """
-    blank = "\n\n"
-    return (blank,) if prompt.shots and not any(blank in shot.answer for shot in prompt.shots) else ()
-
-
-def _check_at_least(name: str, value: object, least: int, faults: Faults) -> None:
-    if isinstance(value, int) and value < least:
-        faults.add(f"{name} must be at least {least} (got {value})")
-
-
-def _check_wording(definition: TaskDefinition, wording: int) -> None:
-    count = len(definition.wordings)
-    if not 0 <= wording < count:
-        raise ConfigError(f"wording must be between 0 and {count - 1}: the task has {count} (got {wording})")
-
-
-def _restored(values: Mapping[str, Value]) -> PreparedShots:
+def shots_from_json(values: Mapping[str, Value]) -> PreparedShots:
     """Build the prepared program of a folder, checked.
 
     Raises:
         PredictorError: the values are not what ``to_json`` gives; all faults together.
     """
     faults = Faults("prompt of the predictor")
-    wording, normalise, listed = (values.get(name) for name in ("wording", "normalise", "shots"))
-    if not isinstance(wording, int) or isinstance(wording, bool):
-        faults.add(f"wording must be a whole number (got {wording!r})")
-    if normalise not in get_args(Normalise):
-        faults.add(f"normalise must be one of {', '.join(get_args(Normalise))} (got {normalise!r})")
-    if not isinstance(listed, list):
-        faults.add(f"shots must be a list (got {type(listed).__name__})")
-    shots = [_shot(value, faults) for value in listed] if isinstance(listed, list) else []
+    wording, answer, system = (values.get(name) for name in ("wording", "answer", "system"))
+    if type(wording) is not int or wording < 0:
+        faults.add(f"wording must be a whole number from 0 (got {wording!r})")
+    if answer not in get_args(AnswerBy):
+        faults.add(f"answer must be one of {', '.join(get_args(AnswerBy))} (got {answer!r})")
+    if system is not None and not isinstance(system, str):
+        faults.add(f"system must be a text or none (got {type(system).__name__})")
+    examples = examples_from_json(values.get("examples"), faults)
+    calibration = calibration_from_json(values.get("calibration"), faults)
     faults.raise_as(PredictorError)
-    return PreparedShots(cast("int", wording), cast("Normalise", normalise), tuple(shots))
+    return PreparedShots(
+        cast("int", wording), examples, calibration, cast("AnswerBy", answer), cast("str | None", system)
+    )
 
 
-def _shot(value: Value, faults: Faults) -> Shot:
-    if isinstance(value, dict):
-        question, answer = value.get("question"), value.get("answer")
-        if isinstance(question, str) and isinstance(answer, str):
-            return Shot(question, answer)
-    faults.add("every example must have a question and an answer, both texts")
-    return Shot("", "")
+def _calibrated(
+    program: ZeroShot | FewShot, prepared: PreparedProgram, task: Task, engine: Engine, budget: Budget
+) -> PreparedShots:
+    from taskfit.prompting.calibrating import choose_calibration
+
+    shots = cast("PreparedShots", prepared)
+    if task.definition.kind == "generation" or program.answer == "generate":
+        return shots
+    return choose_calibration(shots, task, engine, program.normalise, program.calibrate, budget.say)
+
+
+def _check_calibrate(program: ZeroShot | FewShot, faults: Faults) -> None:
+    if program.answer == "generate" and (program.calibrate != "none" or program.normalise != "auto"):
+        faults.add("calibrate and normalise are about scores; leave them out with answer=generate")
+
+
+def _kinds(calibrate: Calibrate) -> frozenset[Kind]:
+    if calibrate == "batch":
+        return _WITH_LABELS
+    return _ALL_KINDS if calibrate == "none" else _WITH_OPTIONS
+
+
+def _usage(program: ZeroShot | FewShot, definition: TaskDefinition, rows: int) -> Usage:
+    from taskfit.prompting.calibrating import MOST_ROWS
+
+    asks = 4.0 if definition.kind == "choice" and program.calibrate in ("contextual", "auto") else 1.0
+    asks = 2.0 if definition.kind == "choice" and program.calibrate == "pmi" else asks
+    fit = float(min(rows, MOST_ROWS)) * asks if program.calibrate in ("auto", "batch") else 0.0
+    is_generated = definition.kind == "generation" or program.answer == "generate"
+    return Usage(requests=asks, is_generated=is_generated, fit_requests=fit)

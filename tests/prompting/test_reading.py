@@ -62,7 +62,7 @@ def test_letters_go_by_value_where_values_are_letters():
 
 
 def test_a_name_inside_a_longer_name_is_not_a_mention():
-    """ "card payment" does not mention "card"."""
+    """What is about a "card payment" does not mention "card"."""
     options = [Option("card", "card"), Option("payment", "card payment")]
     assert read_option("this is about card payment", options) == "payment"
 

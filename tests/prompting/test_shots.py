@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from taskfit.errors import ConfigError, EngineError
 from taskfit.inference.requests import Generate, Score, Scored
+from taskfit.prompting.calibration import Calibration
 from taskfit.prompting.demonstrations import choose_demonstrations, draw_balanced
-from taskfit.prompting.options import likeliest_option, option_probabilities
+from taskfit.prompting.examples import Examples
+from taskfit.prompting.options import default_unit, likeliest_option, option_scores, shares
 from taskfit.prompting.shots import FewShot, PreparedShots, ZeroShot
+from taskfit.strategy.check import check_fit
+from taskfit.strategy.grammar import parse
 from taskfit.strategy.run_program import run_programs
 from taskfit.tasks.prompt import Shot
 from taskfit.tasks.task import Option, Row
@@ -116,6 +120,7 @@ def test_zero_shot_has_no_examples_and_few_shot_of_all_kinds_goes_through_json()
         (lambda: ZeroShot(wording=2), "between 0 and 1"),
         (lambda: ZeroShot(wording=-1), "wording must be at least 0"),
         (lambda: FewShot(k=0, select="best"), "2 faults"),
+        (lambda: FewShot(answer="generate", calibrate="auto"), "about scores"),
     ],
 )
 def test_what_cannot_be_prepared_is_a_config_error(program, message):
@@ -136,49 +141,61 @@ def test_labels_are_scored_by_the_sum_and_options_by_the_mean():
     def respond(request):
         return Scored((-1.0, -1.5, -9.0), (1, 3, 1), prompt_tokens=1)
 
-    prepared = PreparedShots(0, "auto", ())
+    prepared = ZeroShot().prepare(small_task("classification"), seed=0)
     [label], [request], task = _ask(prepared, "classification", respond)
     assert isinstance(request, Score)
     assert request.continuations == task.definition.labels
     assert label.answer.answer == task.definition.labels[0]
+    prepared = ZeroShot().prepare(small_task("choice"), seed=0)
     [option], [request], task = _ask(prepared, "choice", respond)
     assert option.answer.answer == task.definition.options(task.test[0])[1].value
-    [forced], _, _ = _ask(replace(prepared, normalise="sum"), "choice", respond)
+    [forced], _, _ = _ask(replace(prepared, calibration=Calibration("sum")), "choice", respond)
     assert forced.answer.answer == task.definition.options(task.test[0])[0].value
+
+
+OPTIONS = [Option(name, name * 3) for name in "abcdef"]
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-800, -1e-3), st.integers(1, 9)), min_size=1, max_size=6),
-    st.sampled_from(["sum", "mean"]),
+    st.sampled_from(["sum", "mean", "byte"]),
 )
-def test_probabilities_are_the_softmax_of_the_scores(pairs, normalise):
+def test_probabilities_are_the_softmax_of_the_scores(pairs, unit):
     """Equal to the formula in floats, whatever the size of the numbers; they sum to 1."""
     logprobs, tokens = zip(*pairs, strict=True)
-    found = option_probabilities(logprobs, tokens, normalise)
-    scores = [x / n if normalise == "mean" else x for x, n in pairs]
+    found = shares(option_scores(OPTIONS[: len(pairs)], Scored(logprobs, tokens, 1), unit))
+    scores = [x / {"sum": 1, "mean": n, "byte": 3}[unit] for x, n in pairs]
     expected = [1 / math.fsum(math.exp(min(other - score, 700)) for other in scores) for score in scores]
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-300)
     assert math.fsum(found) == pytest.approx(1)
+
+
+def test_bytes_are_those_of_utf_8():
+    """An umlaut counts two."""
+    scored = Scored((-6.0, -6.0), (1, 1), 1)
+    assert option_scores([Option("a", "süß"), Option("b", "sus")], scored, "byte") == (-6 / 5, -2.0)
 
 
 @pytest.mark.parametrize("logprobs", [(math.nan, -1.0), (-math.inf, -math.inf)])
 def test_scores_that_are_no_numbers_are_refused(logprobs):
     """NaN never becomes the first label."""
     with pytest.raises(EngineError, match="must be finite"):
-        option_probabilities(logprobs, (1, 1), "sum")
+        option_scores(OPTIONS[:2], Scored(logprobs, (1, 1), 1), "sum")
 
 
 def test_the_first_of_equal_options_is_taken():
     """Ties do not depend on anything but the order of the options."""
-    answer = likeliest_option([Option("b", "B"), Option("a", "A")], Scored((-1.0, -1.0), (1, 1), 1), "choice", "sum")
+    answer = likeliest_option([Option("b", "B"), Option("a", "A")], (-1.0, -1.0))
     assert answer.answer == "b"
     assert answer.probabilities == {"b": 0.5, "a": 0.5}
+    assert default_unit("choice", "auto") == "mean"
+    assert default_unit("choice", "byte") == "byte"
 
 
 def test_generation_is_greedy_and_stripped():
     """One request, at temperature 0, as long as the task allows."""
-    [outcome], [request], _ = _ask(PreparedShots(0, "auto", ()), "generation", lambda r: generated(r, "  two words\n"))
+    [outcome], [request], _ = _ask(PreparedShots(), "generation", lambda r: generated(r, "  two words\n"))
     assert outcome.answer.answer == "two words"
     assert outcome.answer.probabilities is None
     assert isinstance(request, Generate)
@@ -187,7 +204,7 @@ def test_generation_is_greedy_and_stripped():
 
 def test_an_empty_text_is_no_answer():
     """It is marked, so that it is scored as wrong and never dropped."""
-    [outcome], _, _ = _ask(PreparedShots(0, "auto", ()), "generation", lambda r: generated(r, " \n"))
+    [outcome], _, _ = _ask(PreparedShots(), "generation", lambda r: generated(r, " \n"))
     assert outcome.answer.answer == ""
     assert not outcome.answer.is_parsed
 
@@ -195,6 +212,31 @@ def test_an_empty_text_is_no_answer():
 @pytest.mark.parametrize(("answer", "stop"), [("one line", ("\n\n",)), ("two\n\nparts", ())])
 def test_a_blank_line_ends_the_answer_where_no_example_holds_one(answer, stop):
     """Examples show what an answer looks like; one with a blank line forbids the stop."""
-    prepared = PreparedShots(0, "auto", (Shot("q1", "short"), Shot("q2", answer)))
+    prepared = PreparedShots(examples=Examples((Shot("q1", "short"), Shot("q2", answer)), k=2))
     _, [request], _ = _ask(prepared, "generation", lambda r: generated(r, "x"))
     assert request.stop == stop
+
+
+@pytest.mark.parametrize("kind", ["classification", "choice"])
+def test_a_generated_option_is_read_and_its_text_kept(kind):
+    """For engines without log-probabilities: by text, by letter; what cannot be read is marked."""
+    task = small_task(kind)
+    row = task.test[0]
+    options = task.definition.options(row)
+    for text, value in ((f" {options[1].text}.\n", options[1].value), ("(C)", options[2].value), ("no idea", "")):
+        [outcome], [request], _ = _ask(
+            ZeroShot(answer="generate").prepare(task, seed=0), kind, lambda r, text=text: generated(r, text)
+        )
+        assert isinstance(request, Generate)
+        assert outcome.answer.answer == value
+        assert outcome.answer.raw == text.strip()
+        assert outcome.answer.is_parsed == bool(value)
+
+
+def test_calibration_is_for_tasks_with_options_and_batch_for_fixed_ones():
+    """The plan leaves out what has no meaning, by the strategy's kinds."""
+    assert parse("few-shot(calibrate=auto)").kinds == {"classification", "choice"}
+    assert parse("zero-shot(calibrate=batch)").kinds == {"classification"}
+    assert parse("zero-shot").kinds == {"classification", "choice", "generation"}
+    with pytest.raises(ConfigError, match="solves tasks of kind classification"):
+        check_fit(parse("zero-shot(calibrate=batch)"), "choice", "decoder")

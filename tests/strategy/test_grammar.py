@@ -163,7 +163,7 @@ def test_names_have_one_canonical_form(text, name):
         ("few-shot(k=0)", "k must be at least 1 (got 0)"),
         ("few-shot(k=2.0)", "k must be a whole number (got 2.0)"),
         ("few-shot(k=true)", "k must be a whole number (got true)"),
-        ("few-shot(select=best)", "select must be one of balanced, random (got best)"),
+        ("few-shot(select=best)", "select must be one of balanced, diverse, random, similar (got best)"),
         ("zero-shot(wording=few-shot(k=2))", "wording must be a whole number (got few-shot(k=2))"),
         ("zero-shot(wording=few-shot+linear)", "got few-shot+linear"),
         ("zero-shot+few-shot", "zero-shot and few-shot are both prompting programs"),

@@ -16,6 +16,7 @@ from taskfit.errors import ConfigError, PredictorError, ResourceError
 from taskfit.files import is_disk_full
 from taskfit.inference.requests import Score
 from taskfit.models.work import Work
+from taskfit.strategy import composed as composed_module
 from taskfit.strategy import predictor as predictor_module
 from taskfit.strategy import table
 from taskfit.strategy.check import check_fit
@@ -73,7 +74,8 @@ def _respond(request):
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch):
     """No torch here: engines answer from the request's text; one more row in the table."""
-    monkeypatch.setattr(predictor_module, "engine_for", lambda model: FakeEngine(_respond))
+    for module in (predictor_module, composed_module):
+        monkeypatch.setattr(module, "engine_for", lambda model: FakeEngine(_respond))
     rows = {"stamp": StrategyEntry(f"{__name__}:Stamp", "weights", "stamp")}
     monkeypatch.setattr(table, "STRATEGIES", table.STRATEGIES | rows)
 
@@ -83,7 +85,17 @@ def _fitted(name, kind="classification", model=None):
 
 
 @pytest.mark.parametrize("kind", ["classification", "choice", "generation"])
-@pytest.mark.parametrize("name", ["zero-shot(wording=1)", "few-shot(k=3)", "stamp(ink=red)+few-shot(k=2)"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zero-shot(wording=1)",
+        "zero-shot(answer=generate)",
+        "few-shot(k=3)",
+        "few-shot(k=2, select=similar, order=similar-last)",
+        "few-shot(order=shuffled)",
+        "stamp(ink=red)+few-shot(k=2)",
+    ],
+)
 def test_a_loaded_predictor_predicts_the_same(name, kind, tmp_path):
     """Saved and loaded: the same predictions, strategy, work of the fit and example prompt."""
     task = small_task(kind)
@@ -187,7 +199,7 @@ def test_a_saved_name_keeps_its_meaning_when_a_default_changes(tmp_path):
     _fitted("few-shot").save(tmp_path / "p")
     manifest = read_manifest(tmp_path / "p")
     assert manifest.strategy == "few-shot"
-    assert manifest.strategy_in_full == "few-shot(k=4, select=balanced, wording=0, normalise=auto)"
+    assert manifest.strategy_in_full.startswith("few-shot(k=4, select=balanced, wording=0, normalise=auto, order=fixed")
 
 
 def test_cost_measured_later_is_added_to_the_folder(tmp_path):
@@ -210,9 +222,12 @@ def test_cost_measured_later_is_added_to_the_folder(tmp_path):
         ({"base": None}, "no base model is named"),
         ({"base": {"name": "x"}}, "folder must be str"),
         ({"fit_work": {"prompt_tokens": "1"}}, "prompt_tokens must be int"),
-        ({"state": {}}, "shots must be a list"),
-        ({"state": {"wording": 0, "normalise": "auto", "shots": [3]}}, "a question and an answer"),
-        ({"state": {"wording": True, "normalise": "max", "shots": []}}, "2 faults"),
+        ({"state": {}}, "wording must be a whole number"),
+        ({"state": {"examples": {"shots": 3}}}, "shots must be a list"),
+        ({"state": {"examples": {"shots": [3]}}}, "a question and an answer"),
+        ({"state": {"calibration": {"normalise": "sum", "method": "none", "prior": ["x"]}}}, "prior must be a list"),
+        ({"state": {"calibration": {"normalise": "sum", "method": "all"}}}, "calibration must name a known"),
+        ({"state": {"wording": True, "answer": "sing", "system": 3}}, "5 faults"),
         ({"cost": [1]}, "cost must be dict"),
     ],
 )

@@ -85,7 +85,10 @@ def test_strategies_are_described_with_parameters_and_defaults():
     described = {record["name"]: record for record in describe_strategies()}
     assert list(described) == list(table.strategy_names())
     assert described["few-shot"]["part"] == "program"
-    assert "k: a whole number = 4, select: one of balanced, random = balanced" in described["few-shot"]["parameters"]
+    assert (
+        "k: a whole number = 4, select: one of balanced, diverse, random, similar = balanced"
+        in described["few-shot"]["parameters"]
+    )
     assert described["majority"]["parameters"] == ""
 
 
