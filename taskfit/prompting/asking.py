@@ -52,7 +52,7 @@ def answer_form(task: Task) -> AnswerForm:
     definition = task.definition
     if definition.kind != "generation":
         return "option"
-    targets = [definition.target_text(row) for row in (task.train or task.validation)[:_SAMPLE]]
+    targets = [definition.target_text(row) for row in (task.validation or task.train)[:_SAMPLE]]
     return "number" if targets and all(plain_number(target) is not None for target in targets) else "text"
 
 

@@ -91,6 +91,7 @@ def draw_examples(
     order: Order = "fixed",
     by: str = "bm25",
     answer: Callable[[TaskDefinition, Row, int], str | None] | None = None,
+    program: str = "few-shot",
 ) -> Examples:
     """Choose the worked examples of a program.
 
@@ -104,6 +105,7 @@ def draw_examples(
         order: see :class:`Examples`.
         by: ``bm25``, or the name of an encoder.
         answer: what an example answers; None from it leaves the row out. Default: the row's target.
+        program: who asks, for messages.
 
     Raises:
         ConfigError: there are fewer than k rows to show, or ``by`` is no encoder.
@@ -115,7 +117,8 @@ def draw_examples(
     rows = [row for row in task.train if written(definition, row, wording) is not None]
     if k > len(rows):
         kind = "training rows" if answer is None else "training rows with a rationale"
-        raise ConfigError(f"few-shot needs k={k} {kind} (got {len(rows)}); lower k")
+        hint = None if answer is None else "name the rationale in the task file, or take k=0"
+        raise ConfigError(f"{program} needs k={k} {kind} (got {len(rows)}); lower k", hint)
     chosen = choose_demonstrations(definition, rows, k, select, seed, by)
     shots = tuple(Shot(definition.prompt_text(row, wording), written(definition, row, wording) or "") for row in chosen)
     is_ranked = select == "similar" or order == "similar-last"

@@ -60,7 +60,8 @@ class Prediction:
     Attributes:
         row_id: the row's id.
         answer: label value, option value, or generated text; empty when the answer could not be parsed.
-        probabilities: answer value to probability, summing to 1; None where the strategy has none (generation).
+        probabilities: answer value to probability, summing to 1; None where the strategy has none: where it generates
+            one text. Shares of votes count as probabilities.
         tokens_in: prompt tokens read for this row.
         tokens_out: tokens generated or scored for this row.
         cut_tokens: tokens of this row's prompt left out because the context is too short.

@@ -30,6 +30,48 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "few-shot": StrategyEntry(
         "taskfit.prompting.shots:FewShot", "program", "ask with k worked examples", "Brown et al. 2020, section 2"
     ),
+    "chain-of-thought": StrategyEntry(
+        "taskfit.prompting.chain:ChainOfThought",
+        "program",
+        "reason step by step, then answer",
+        "Wei et al. 2022, section 2; Kojima et al. 2022, section 3",
+    ),
+    "self-consistency": StrategyEntry(
+        "taskfit.prompting.chain:SelfConsistency",
+        "program",
+        "sample several chains of thought and let them vote",
+        "Wang et al. 2023, section 2",
+    ),
+    "least-to-most": StrategyEntry(
+        "taskfit.prompting.least_to_most:LeastToMost",
+        "program",
+        "break the question up and answer the parts in order",
+        "Zhou et al. 2023, section 2",
+    ),
+    "step-back": StrategyEntry(
+        "taskfit.prompting.step_back:StepBack",
+        "program",
+        "ask the general question first",
+        "Zheng et al. 2024, section 2",
+    ),
+    "self-refine": StrategyEntry(
+        "taskfit.prompting.self_refine:SelfRefine",
+        "program",
+        "criticise one's answer and improve it",
+        "Madaan et al. 2023, section 2",
+    ),
+    "prompt-ensemble": StrategyEntry(
+        "taskfit.prompting.ensemble:PromptEnsemble",
+        "program",
+        "ask in all wordings and average, or vote",
+        "Jiang et al. 2020, section 4",
+    ),
+    "prompt-search": StrategyEntry(
+        "taskfit.prompting.search:PromptSearch",
+        "program",
+        "find wording, instruction and examples on validation",
+        "Jamieson and Talwalkar 2016, section 2",
+    ),
     "lora": StrategyEntry(
         "taskfit.tuning.lora:Lora",
         "weights",
