@@ -50,7 +50,9 @@ def predict(
                 last = time.monotonic()
                 say(f"{count} rows, {count / (last - started):.1f} rows/s")
     seconds = time.monotonic() - started
-    say(f"{count} rows in {seconds:.1f} s; {cut} cut to the model's context, {unparsed} without a valid answer")
+    dropped = fitted.predict_work.dropped_shots
+    lost = f", {dropped} worked examples left out for want of room" if dropped else ""
+    say(f"{count} rows in {seconds:.1f} s; {cut} cut to the model's context{lost}, {unparsed} without a valid answer")
 
 
 def _record(prediction: Prediction) -> dict[str, object]:

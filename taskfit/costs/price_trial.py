@@ -44,6 +44,10 @@ class TrialFacts:
         epochs: passes over the training rows.
         least_steps: steps of 16 rows that are taken even where the epochs have fewer.
         labels: of a classification; only strategies without a model need it.
+        requests: prompts read for each row; each of them reads its share of what was generated before.
+        thinking_tokens: tokens generated for each row besides its answer.
+        fit_requests: prompts read while fitting, apart from training, each as costly as one at prediction.
+        are_shots_shared: every row has the same worked examples, so that a decoder computes them once.
     """
 
     rows_train: int
@@ -57,6 +61,15 @@ class TrialFacts:
     rows_validation: int = 0
     labels: int = 0
     least_steps: int = 0
+    requests: float = 1.0
+    thinking_tokens: float = 0.0
+    fit_requests: float = 0.0
+    are_shots_shared: bool = True
+
+    @property
+    def generated_tokens(self) -> float:
+        """Tokens generated one after the other for each row; 0 where options are scored and nothing else is asked."""
+        return self.thinking_tokens + (self.answer_tokens if self.options == 0 else 0.0)
 
     @property
     def rows_seen(self) -> float:
@@ -131,8 +144,9 @@ def expected_work(architecture: Architecture, facts: TrialFacts) -> tuple[Work, 
         is_all = facts.trains == "all"
         trained += Work(trained_tokens=tokens if is_all else 0, trained_frozen_tokens=0 if is_all else tokens)
         fit = trained + _pass(architecture, facts.rows_checked, 0.0, read, facts.answer_tokens)
-    answered = max(1, facts.options) * facts.answer_tokens
-    return fit, _pass(architecture, facts.rows_test, shot_tokens, facts.row_tokens, answered)
+    if facts.fit_requests:
+        fit += _asked(architecture, facts, facts.fit_requests, shot_tokens)
+    return fit, _asked(architecture, facts, facts.rows_test * facts.requests, shot_tokens)
 
 
 def probe_speed(device: str = "cpu", *, seconds: float = 0.3) -> float:
@@ -157,6 +171,16 @@ def probe_speed(device: str = "cpu", *, seconds: float = 0.3) -> float:
         while time.perf_counter() < end:
             taken.append(product_s())
     return 2.0 * size**3 / median(taken)
+
+
+def _asked(architecture: Architecture, facts: TrialFacts, requests: float, shot_tokens: float) -> Work:
+    """Count so many requests: each reads the question and its share of the earlier text, and answers its share."""
+    earlier = facts.thinking_tokens / facts.requests if facts.requests > 1 else 0.0
+    answered = (facts.thinking_tokens + max(1, facts.options) * facts.answer_tokens) / facts.requests
+    if facts.options:  # scored in every request
+        answered = facts.thinking_tokens / facts.requests + facts.options * facts.answer_tokens
+    own = 0.0 if facts.are_shots_shared else shot_tokens
+    return _pass(architecture, requests, shot_tokens - own, facts.row_tokens + earlier + own, answered)
 
 
 def _pass(architecture: Architecture, rows: float, shared: float, read: float, answered: float) -> Work:
@@ -189,7 +213,7 @@ def _predict_passes(facts: TrialFacts, work: Work) -> float:
     """Return the number of times that the whole stack of layers is called."""
     batches = work.computed_tokens / _BATCH_TOKENS + 1
     rows_at_once = max(1.0, _BATCH_TOKENS / max(1.0, facts.row_tokens))
-    generated = facts.rows_test / rows_at_once * facts.answer_tokens if facts.options == 0 else 0.0
+    generated = facts.rows_test / rows_at_once * facts.generated_tokens
     return batches + generated
 
 

@@ -270,4 +270,5 @@ def _usage(program: ZeroShot | FewShot, definition: TaskDefinition, rows: int) -
     asks = 2.0 if definition.kind == "choice" and program.calibrate == "pmi" else asks
     fit = float(min(rows, MOST_ROWS)) * asks if program.calibrate in ("auto", "batch") else 0.0
     is_generated = definition.kind == "generation" or program.answer == "generate"
-    return Usage(requests=asks, is_generated=is_generated, fit_requests=fit)
+    by_row = getattr(program, "select", "") == "similar" or getattr(program, "order", "fixed") != "fixed"
+    return Usage(requests=asks, is_generated=is_generated, fit_requests=fit, are_shots_shared=not by_row)

@@ -176,12 +176,14 @@ class Usage:
         generated_tokens: tokens generated for a row besides its answer.
         is_generated: whether the answer is generated, too; otherwise the options are scored.
         fit_requests: requests made while fitting, apart from training.
+        are_shots_shared: whether all rows have the same worked examples in the same order.
     """
 
     requests: float = 1.0
     generated_tokens: float = 0.0
     is_generated: bool = False
     fit_requests: float = 0.0
+    are_shots_shared: bool = True
 
 
 class PreparedProgram(Protocol):

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from taskfit.studies.costing import architecture_of, priced_machine
-from taskfit.studies.needs import shots
+from taskfit.studies.needs import shots, usage
 
 if TYPE_CHECKING:
     from taskfit.costs.prices import Machine
@@ -45,6 +45,8 @@ class Forecaster:
         if facts is not None and architecture is None:
             return None
         definition = self.task.definition
+        asked = usage(strategy, definition, len(self.task.validation))
+        is_scored = definition.kind == "classification" and not asked.is_generated
         expected = forecast(
             architecture,
             TrialFacts(
@@ -53,11 +55,15 @@ class Forecaster:
                 rows_validation=len(self.task.validation),
                 row_tokens=self.question_tokens,
                 answer_tokens=self.answer_tokens,
-                options=len(definition.labels) if definition.kind == "classification" else 0,
+                options=len(definition.labels) if is_scored else 0,
                 shots=shots(strategy),
                 trains=_trains(strategy),
                 epochs=_epochs(strategy),
                 labels=len(definition.labels),
+                requests=asked.requests,
+                thinking_tokens=asked.generated_tokens,
+                fit_requests=asked.fit_requests,
+                are_shots_shared=asked.are_shots_shared,
             ),
             speed=max(self.speed, 1.0),
             machine=self.machine,

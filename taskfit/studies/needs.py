@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from taskfit.strategy.contract import Usage
 
 if TYPE_CHECKING:
     from taskfit.strategy.contract import Strategy
+    from taskfit.tasks.definition import TaskDefinition
 
-__all__ = ["shots", "uses_seed", "uses_train"]
+__all__ = ["shots", "usage", "uses_seed", "uses_train"]
 
 _WITHOUT_CHANCE = frozenset({"majority", "linear"})
 
@@ -29,6 +33,18 @@ def shots(strategy: Strategy) -> int:
     """Return how many training rows stand as worked examples in a prompt; 0 for most strategies."""
     k = getattr(getattr(strategy, "program", strategy), "k", 0)
     return k if isinstance(k, int) else 0
+
+
+def usage(strategy: Strategy, definition: TaskDefinition, rows: int) -> Usage:
+    """Return what a strategy's program asks for each row: one request where it does not say.
+
+    Args:
+        strategy: with or without a program.
+        definition: of the task.
+        rows: how many validation rows there are.
+    """
+    ask: Callable[[TaskDefinition, int], Usage] | None = getattr(getattr(strategy, "program", None), "usage", None)
+    return Usage(is_generated=definition.kind == "generation") if ask is None else ask(definition, rows)
 
 
 def _head(strategy: Strategy) -> str:

@@ -56,6 +56,13 @@ def markdown_report(view: ReportView) -> str:
     for title, entries in (("Did not finish", view.failures), ("Left out", view.skipped)):
         if entries:
             lines += ["", f"## {title}", "", *(f"- {_plain(name)}: {_plain(why)}" for name, why in entries)]
+    if view.losses:
+        lines += [
+            "",
+            "## What got lost",
+            "",
+            *(f"- {_plain(one.candidate)}: {_plain(one.line)}" for one in view.losses),
+        ]
     lines += ["", "## What was run", "", *(f"- {name}: {_plain(text)}" for name, text in view.facts)]
     lines += ["", "## Trials", "", *_table(view.trial_columns, view.trials)]
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskfit.studies.losses import Losses, losses_of
 from taskfit.studies.plot import Point, cost_plot
 from taskfit.studies.result import read_trial_predictions, trial_folder
 from taskfit.studies.spec import short_names
@@ -89,6 +90,7 @@ class ReportView:
         facts: what exactly was run, as pairs of name and text.
         prompts: candidate to one rendered prompt.
         notes: candidate to what its strategy reported while fitting.
+        losses: answers that could not be read, and worked examples without room.
     """
 
     title: str
@@ -110,6 +112,7 @@ class ReportView:
     facts: tuple[tuple[str, str], ...]
     prompts: Mapping[str, str]
     notes: Mapping[str, tuple[str, ...]]
+    losses: tuple[Losses, ...] = ()
 
 
 def report_view(comparison: Comparison, recommendation: Recommendation) -> ReportView:
@@ -139,6 +142,7 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         facts=_facts(comparison),
         prompts=_prompts(comparison),
         notes={c.label: c.results[0].notes for c in comparison.candidates if c.results[0].notes},
+        losses=losses_of(comparison.candidates, first),
     )
 
 

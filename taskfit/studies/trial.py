@@ -121,7 +121,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         "done",
         metrics=score_all(task.definition, rows),
         cost=cost,
-        counts=_counts(rows),
+        counts=_counts(rows) | {"dropped_shots": predictor.predict_work.dropped_shots},
         versions=versions(),
         notes=tuple(notes),
         wall_s=time.monotonic() - started,

@@ -100,3 +100,25 @@ def test_no_model_costs_nearly_nothing() -> None:
 def test_the_probed_speed_is_that_of_a_real_machine() -> None:
     """Between a pocket calculator and a rack of GPUs."""
     assert 1e8 < probe_speed(seconds=0.05) < 1e17
+
+
+def test_programs_of_several_requests_cost_what_they_read_and_write() -> None:
+    """By hand: twice the question, the reasoning generated once and read again; fits that ask cost their requests."""
+    asking = replace(FACTS, options=0, requests=2.0, thinking_tokens=100.0, fit_requests=50.0)
+    fit, predict = expected_work(DECODER, asking)
+    assert predict.prompt_tokens == 500 * 2 * (40 + 50)
+    assert predict.answer_tokens == 500 * 103
+    assert fit.prompt_tokens == 50 * 90
+    thinking = priced(DECODER, asking)
+    plain = priced(DECODER, replace(FACTS, options=0))
+    assert thinking.predict_s > 5 * plain.predict_s
+    assert thinking.fit_s > plain.fit_s
+
+
+def test_examples_of_their_own_are_read_with_every_row() -> None:
+    """Chosen by likeness they share nothing: each row pays for all of its examples."""
+    own = replace(FACTS, shots=4, are_shots_shared=False)
+    assert expected_work(DECODER, own)[1].computed_tokens == round(500 * (40 + 172 + 12) * 1.15)
+    assert (
+        expected_work(DECODER, own)[1].prompt_tokens == expected_work(DECODER, replace(FACTS, shots=4))[1].prompt_tokens
+    )

@@ -10,11 +10,12 @@ import pytest
 from taskfit.errors import ConfigError, ModelError, StudyError
 from taskfit.strategy.grammar import parse
 from taskfit.studies.folder import locked
-from taskfit.studies.needs import shots, uses_seed, uses_train
+from taskfit.studies.needs import shots, usage, uses_seed, uses_train
 from taskfit.studies.plan import check_disk, plan
 from taskfit.studies.spec import Limits, StudyConfig, short_names, trial_id
 from taskfit.studies.study_file import open_folder, read_study
 from taskfit.studies.test_rows import read_test_rows
+from tests.strategy.small_tasks import small_task
 from tests.studies.fakes import FAKES, load_task, write_task
 
 
@@ -258,3 +259,14 @@ def test_a_folder_remembers_the_defaults_it_was_made_with():
     assert "min_steps=" in _in_full("encoder")
     assert _in_full("encoder") == _in_full("encoder(epochs=4)")
     assert _in_full("not-in-the-table") == "not-in-the-table"
+
+
+def test_what_programs_ask_reaches_the_forecast():
+    """A chain of thought generates, a vote asks n times, a strategy of another package is taken as one request."""
+    definition = small_task("classification").definition
+    assert usage(parse("zero-shot"), definition, 50).requests == 1
+    assert not usage(parse("zero-shot"), definition, 50).is_generated
+    assert usage(parse("self-consistency(n=7)"), definition, 50).requests == 14
+    assert usage(parse("zero-shot(calibrate=auto)"), definition, 50).fit_requests == 50
+    assert not usage(parse("few-shot(select=similar)"), definition, 50).are_shots_shared
+    assert usage(strategy("stranger"), small_task("generation").definition, 50).is_generated
