@@ -17,9 +17,11 @@ from taskfit.studies.test_rows import read_test_rows
 from taskfit.tasks.definition import TaskDefinition
 
 if TYPE_CHECKING:
+    from taskfit.evaluation.outcomes import Outcomes
+    from taskfit.evaluation.paired import PairedComparison
     from taskfit.evaluation.winner import Winner
 
-__all__ = ["FEWEST_ROWS", "LEVEL", "Comparison", "compare_study", "rank"]
+__all__ = ["FEWEST_ROWS", "LEVEL", "Comparison", "Versus", "against_best", "compare_study", "rank"]
 
 LEVEL = 0.05
 """Two candidates are told apart when the p-value is below this and the interval of their difference leaves out 0."""
@@ -90,26 +92,52 @@ def compare_study(folder: Path) -> Comparison:
 
 
 def rank(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
-    """Sort by the metric and compare each with the best one, row by row; the p-values are adjusted together.
+    """Sort by the metric and compare each with the best one, row by row; the p-values are adjusted together."""
+    ordered = _by_figure(candidates, metric)
+    if not ordered:
+        return []
+    others = [
+        replace(candidate, versus_best=versus.comparison, p_value=versus.p_value, is_tied=versus.is_tied)
+        for candidate, versus in zip(
+            ordered[1:], against_best(metric, [candidate.runs for candidate in ordered]), strict=True
+        )
+    ]
+    return [replace(ordered[0], versus_best=None, p_value=None, is_tied=True), *others]
+
+
+@dataclass(frozen=True)
+class Versus:
+    """One of several beside the best of them.
+
+    Attributes:
+        comparison: this one minus the best, paired by row.
+        p_value: of that difference, adjusted by Holm for all comparisons made.
+        is_tied: true when it cannot be told apart from the best.
+    """
+
+    comparison: PairedComparison
+    p_value: float
+    is_tied: bool
+
+
+def against_best(metric: str, runs: Sequence[Sequence[Outcomes]]) -> list[Versus]:
+    """Compare all but the first with the first, row by row; the p-values are adjusted together.
+
+    Args:
+        metric: what is compared.
+        runs: the runs of each, the best first.
 
     Source: Holm 1979 for the adjustment.
     """
     from taskfit.evaluation.paired import compare_paired, holm, pooled_seed_noise
 
-    ordered = _by_figure(candidates, metric)
-    if not ordered:
-        return []
-    best, rest = ordered[0], ordered[1:]
-    noise = pooled_seed_noise(metric, [candidate.runs for candidate in ordered])
-    compared = [compare_paired(metric, candidate.runs, best.runs, seed_noise=noise) for candidate in rest]
+    noise = pooled_seed_noise(metric, runs)
+    compared = [compare_paired(metric, other, runs[0], seed_noise=noise) for other in runs[1:]]
     adjusted = holm([comparison.p_value for comparison in compared])
-    others = [
-        replace(
-            candidate, versus_best=comparison, p_value=p, is_tied=p >= LEVEL or comparison.low <= 0 <= comparison.high
-        )
-        for candidate, comparison, p in zip(rest, compared, adjusted, strict=True)
+    return [
+        Versus(comparison, p, p >= LEVEL or comparison.low <= 0 <= comparison.high)
+        for comparison, p in zip(compared, adjusted, strict=True)
     ]
-    return [replace(best, versus_best=None, p_value=None, is_tied=True), *others]
 
 
 def _candidates(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from taskfit.studies.compare import Comparison, compare_study
 from taskfit.studies.folder import locked, write_text
+from taskfit.studies.page import render_page
 from taskfit.studies.recommend import Recommendation, recommend
 from taskfit.studies.report_view import ReportView, report_view
 
@@ -37,11 +38,7 @@ def write_report(
 
 def html_report(view: ReportView) -> str:
     """Return one self-contained page: no script, no network, light and dark, everything escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(view=view) + "\n"
+    return render_page("report.html.jinja", view)
 
 
 def markdown_report(view: ReportView) -> str:

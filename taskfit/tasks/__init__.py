@@ -5,7 +5,7 @@ from taskfit.tasks.init import init_task
 from taskfit.tasks.load import load_task, rows_from, unlabelled_rows
 from taskfit.tasks.metric_names import METRIC_NAMES
 from taskfit.tasks.prompt import Prompt, Shot
-from taskfit.tasks.subset import take_train
+from taskfit.tasks.subset import take_rows, take_train
 from taskfit.tasks.task import DataReport, Kind, Option, Row, Split, Task
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "init_task",
     "load_task",
     "rows_from",
+    "take_rows",
     "take_train",
     "unlabelled_rows",
 ]
