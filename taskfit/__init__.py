@@ -21,6 +21,7 @@ _NAMES = {
     "StudyConfig": "taskfit.studies.plan",
     "TaskfitError": "taskfit.errors",
     "compare": "taskfit.studies.compare_study",
+    "evaluate": "taskfit.studies.evaluate",
     "fit": "taskfit.studies.fit",
     "load_model": "taskfit.models.load",
     "load_predictor": "taskfit.strategy.predictor",
@@ -36,6 +37,7 @@ __all__ = [
     "TaskfitError",
     "__version__",
     "compare",
+    "evaluate",
     "fit",
     "load_model",
     "load_predictor",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from taskfit.strategy.grammar import parse as parse_strategy
     from taskfit.strategy.predictor import load_predictor
     from taskfit.studies.compare_study import compare
+    from taskfit.studies.evaluate import evaluate
     from taskfit.studies.fit import fit
     from taskfit.studies.plan import StudyConfig
     from taskfit.tasks.load import load_task

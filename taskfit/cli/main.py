@@ -8,6 +8,7 @@ import typer
 
 from taskfit.cli.compare import compare
 from taskfit.cli.doctor import doctor
+from taskfit.cli.evaluate import evaluate
 from taskfit.cli.fit import fit
 from taskfit.cli.init import init
 from taskfit.cli.lists import models, strategies
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (init, compare, fit, predict, report, strategies, models, doctor):
+for _command in (init, compare, fit, predict, evaluate, report, strategies, models, doctor):
     app.command()(_command)
 
 
