@@ -27,6 +27,7 @@ _NAMES = {
     "load_predictor": "taskfit.strategy.predictor",
     "load_task": "taskfit.tasks.load",
     "parse_strategy": "taskfit.strategy.grammar",
+    "prompts": "taskfit.studies.prompt_workshop",
 }
 _RENAMED = {"load_model": "load", "parse_strategy": "parse"}
 
@@ -43,6 +44,7 @@ __all__ = [
     "load_predictor",
     "load_task",
     "parse_strategy",
+    "prompts",
 ]
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from taskfit.studies.evaluate import evaluate
     from taskfit.studies.fit import fit
     from taskfit.studies.plan import StudyConfig
+    from taskfit.studies.prompt_workshop import prompts
     from taskfit.tasks.load import load_task
 
 

@@ -13,6 +13,7 @@ from taskfit.cli.fit import fit
 from taskfit.cli.init import init
 from taskfit.cli.lists import models, strategies
 from taskfit.cli.predict import predict
+from taskfit.cli.prompts import prompts
 from taskfit.cli.report import report
 from taskfit.errors import TaskfitError
 from taskfit.threads import spin_briefly
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (init, compare, fit, predict, evaluate, report, strategies, models, doctor):
+for _command in (init, compare, prompts, fit, predict, evaluate, report, strategies, models, doctor):
     app.command()(_command)
 
 

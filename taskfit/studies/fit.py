@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Predictor, Strategy
 
-__all__ = ["fit"]
+__all__ = ["fit", "model_for"]
 
 
 def _ignore(line: str) -> None:
@@ -59,7 +59,7 @@ def fit(
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
     budget = Budget(folder=scratch, say=say)
-    predictor = chosen.fit(_model(chosen, model), task, seed=seed, budget=budget)
+    predictor = chosen.fit(model_for(chosen, model), task, seed=seed, budget=budget)
     if folder is not None:
         predictor.save(folder)
     if scratch is not None:
@@ -67,7 +67,12 @@ def fit(
     return predictor
 
 
-def _model(strategy: Strategy, name: str | None) -> LanguageModel | None:
+def model_for(strategy: Strategy, name: str | None) -> LanguageModel | None:
+    """Load the named model, or the default of the strategy's architectures; None for a strategy without a model.
+
+    Raises:
+        ConfigError: a model is named and the strategy needs none. ModelError: it cannot be used.
+    """
     from taskfit.models import load
     from taskfit.models.table import default_model
 

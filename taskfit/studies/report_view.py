@@ -16,6 +16,7 @@ from taskfit.studies.test_rows import TestRow, read_test_rows
 from taskfit.studies.words import bytes_text, figure, metric_name, money, seconds
 
 if TYPE_CHECKING:
+    from taskfit.evaluation.outcomes import Outcomes
     from taskfit.studies.candidate import Candidate
     from taskfit.studies.compare import Comparison
     from taskfit.studies.predictions import StoredPrediction
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from taskfit.studies.spec import Price
     from taskfit.tasks.task import Value
 
-__all__ = ["Confusion", "Disagreement", "ReportView", "Said", "report_view"]
+__all__ = ["Confusion", "Disagreement", "ReportView", "Said", "confusion_of", "cut_text", "report_view"]
 
 _MOST_LABELS = 12
 _MOST_ROWS = 8
@@ -137,7 +138,9 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         trials=tuple(_trial(r, c, comparison) for c in comparison.candidates for r in c.results),
         failures=tuple((r.spec.label, _failure(r)) for r in comparison.failures),
         skipped=_skipped(comparison),
-        confusion=_confusion(comparison, recommendation),
+        confusion=None
+        if recommendation.chosen is None
+        else confusion_of(recommendation.chosen.label, comparison.definition.labels, recommendation.chosen.runs),
         disagreements=_disagreements(comparison, rows, first, test),
         facts=_facts(comparison),
         prompts=_prompts(comparison),
@@ -250,18 +253,18 @@ def _failure(result: TrialResult) -> str:
     return f"{result.status}: {result.reason}: {result.message}{hint}"
 
 
-def _confusion(comparison: Comparison, recommendation: Recommendation) -> Confusion | None:
-    labels, chosen = comparison.definition.labels, recommendation.chosen
-    if chosen is None or not 2 <= len(labels) <= _MOST_LABELS:
+def confusion_of(name: str, labels: Sequence[str], runs: Sequence[Outcomes]) -> Confusion | None:
+    """Count right labels by given answers over all runs; None where there are too few labels or too many for a page."""
+    if not 2 <= len(labels) <= _MOST_LABELS:
         return None
     counts = {label: dict.fromkeys([*labels, "(none)"], 0) for label in labels}
-    for run in chosen.runs:
+    for run in runs:
         for gold, answer, is_parsed in zip(run.golds, run.answers, run.is_parsed, strict=True):
             counts[gold[0]][answer if is_parsed and answer in counts else "(none)"] += 1
     has_none = any(row["(none)"] for row in counts.values())
     answers = (*labels, "(none)") if has_none else tuple(labels)
     table = tuple(tuple(counts[label][answer] for answer in answers) for label in labels)
-    return Confusion(chosen.label, tuple(labels), answers, table)
+    return Confusion(name, tuple(labels), answers, table)
 
 
 def _disagreements(
@@ -277,7 +280,9 @@ def _disagreements(
         said = tuple(_said(key, prediction, comparison.definition.kind) for key, prediction in given)
         right = sum(bool(one.is_right) for one in said)
         if len({one.answer for one in said}) > 1:
-            shown = Disagreement(row.row_id, _cut(row.text, _MOST_TEXT), _cut(" | ".join(row.gold), _MOST_ANSWER), said)
+            shown = Disagreement(
+                row.row_id, cut_text(row.text, _MOST_TEXT), cut_text(" | ".join(row.gold), _MOST_ANSWER), said
+            )
             found.append((abs(2 * right - len(said)), place, shown))
     found.sort(key=lambda item: item[:2])
     return tuple(shown for _, _, shown in found[:_MOST_ROWS])
@@ -286,10 +291,11 @@ def _disagreements(
 def _said(key: str, prediction: StoredPrediction, kind: str) -> Said:
     answer = prediction.answer if prediction.is_parsed else "(none)"
     is_right = None if kind == "generation" else prediction.is_parsed and answer in prediction.gold
-    return Said(key, _cut(answer, _MOST_ANSWER), is_right)
+    return Said(key, cut_text(answer, _MOST_ANSWER), is_right)
 
 
-def _cut(text: str, most: int) -> str:
+def cut_text(text: str, most: int) -> str:
+    """Put a text on one line and keep its first ``most`` characters."""
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 

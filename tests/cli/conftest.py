@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from taskfit.cli.main import main
+from taskfit.testing import tiny_decoder
+from tests.cli.topic_engine import TopicEngine
 
 _TOPICS = {"food": ("soup", "bread", "cheese", "apple"), "music": ("drum", "violin", "song", "choir")}
 
@@ -91,3 +93,17 @@ def topics(tmp_path: Path) -> Path:
     path = folder / "task.yaml"
     path.write_text(TASK, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny decoder, for its tokenizer; what it says comes from the engine below."""
+    return tiny_decoder(tmp_path_factory.mktemp("models") / "decoder")
+
+
+@pytest.fixture
+def topic_engine(monkeypatch: pytest.MonkeyPatch) -> TopicEngine:
+    """Every program asks this engine."""
+    made = TopicEngine()
+    monkeypatch.setattr("taskfit.strategy.predictor._engine_for", made.engine)
+    return made

@@ -136,7 +136,7 @@ def test_progress_is_told_in_lines_and_on_a_terminal_in_a_bar(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Both say which trial runs, what it reports, how it ended and how long the rest takes."""
-    from taskfit.cli import progress
+    from taskfit.cli import output, progress
     from taskfit.studies.events import TrialEnded, TrialFound, TrialSaid, TrialStarted
     from taskfit.studies.result import TrialResult
     from taskfit.studies.spec import TrialSpec
@@ -152,7 +152,7 @@ def test_progress_is_told_in_lines_and_on_a_terminal_in_a_bar(
         TrialEnded(failed, 3, 3, None),
     ]
     for has_terminal in (False, True):
-        monkeypatch.setattr(progress, "is_terminal", lambda has=has_terminal: has)
+        monkeypatch.setattr(output, "is_terminal", lambda has=has_terminal: has)
         with progress.Progress() as shown:
             for event in events:
                 shown.show(event)

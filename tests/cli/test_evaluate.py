@@ -12,7 +12,7 @@ import pytest
 
 from taskfit.testing import tiny_decoder
 from tests.cli.conftest import TASK, Taskfit, topic_rows, write_rows
-from tests.cli.workshop import TopicEngine
+from tests.cli.topic_engine import TopicEngine
 
 
 @pytest.fixture
@@ -21,20 +21,6 @@ def task_path(topics: Path) -> Path:
     write_rows(topics.with_name("validation.jsonl"), topic_rows(40, start=100))
     write_rows(topics.with_name("test.jsonl"), topic_rows(40, start=200))
     return topics
-
-
-@pytest.fixture
-def topic_engine(monkeypatch: pytest.MonkeyPatch) -> TopicEngine:
-    """Every program asks this engine."""
-    made = TopicEngine()
-    monkeypatch.setattr("taskfit.strategy.predictor._engine_for", made.engine)
-    return made
-
-
-@pytest.fixture(scope="module")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny decoder, for its tokenizer; what it says comes from the engine above."""
-    return tiny_decoder(tmp_path_factory.mktemp("models") / "decoder")
 
 
 @pytest.fixture
