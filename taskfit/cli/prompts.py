@@ -90,19 +90,27 @@ def _show(bar: Bar, label: str, done: int, total: int, left_s: float | None) -> 
 def _print(found: Workshop) -> None:
     from taskfit.studies.prompt_workshop_words import (
         caveats,
-        cells,
-        columns,
+        cost_cells,
+        cost_columns,
         favourite_text,
         headline,
         marks,
         mix_up_text,
+        quality_cells,
+        quality_columns,
         reasons,
     )
 
-    heads = columns(found)
     signs = {"best": "→", "tied": "=", "worse": " ", "unranked": "?"}
-    lines = [(signs[mark], *cells(variant, found)) for mark, variant in zip(marks(found), found.variants, strict=True)]
-    print_table(("", *heads), lines, right=dict.fromkeys(heads[1:], True))
+    heads = ("", *quality_columns(found))
+    lines = [
+        (signs[mark], *quality_cells(variant, found))
+        for mark, variant in zip(marks(found), found.variants, strict=True)
+    ]
+    print_table(heads, lines, right=dict.fromkeys(heads[2:], True))
+    print_data("")
+    heads = cost_columns(found)
+    print_table(heads, [cost_cells(variant) for variant in found.variants], right=dict.fromkeys(heads[1:], True))
     print_data("")
     for sentence in (headline(found), *reasons(found), *caveats(found)):
         print_data(sentence)

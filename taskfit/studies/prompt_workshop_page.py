@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, cast
 from taskfit.studies.folder import write_json, write_text
 from taskfit.studies.interval_bar import Scale, interval_bar, scale_of
 from taskfit.studies.page import render_page
-from taskfit.studies.prompt_workshop_words import caveats, cells, columns, favourite_text, headline, marks, reasons
+from taskfit.studies.prompt_workshop_words import (
+    caveats,
+    cost_cells,
+    cost_columns,
+    favourite_text,
+    headline,
+    marks,
+    quality_cells,
+    quality_columns,
+    reasons,
+)
 from taskfit.studies.report_view import Confusion, confusion_of
 from taskfit.studies.words import figure, metric_name
 
@@ -52,7 +62,8 @@ class VariantView:
     verdict: str
     figure: str
     strip: str
-    cells: tuple[str, ...]
+    quality: tuple[str, ...]
+    cost: tuple[str, ...]
     example: str
     favourite: str
     mix_ups: tuple[MixUp, ...]
@@ -76,7 +87,8 @@ class WorkshopView:
     headline: str
     reasons: tuple[str, ...]
     caveats: tuple[str, ...]
-    columns: tuple[str, ...]
+    quality_columns: tuple[str, ...]
+    cost_columns: tuple[str, ...]
     variants: tuple[VariantView, ...]
     verdicts: Mapping[str, str]
     scale_low: str
@@ -120,7 +132,8 @@ def workshop_view(workshop: Workshop) -> WorkshopView:
         headline=headline(workshop),
         reasons=tuple(reasons(workshop)),
         caveats=tuple(caveats(workshop)),
-        columns=columns(workshop),
+        quality_columns=quality_columns(workshop),
+        cost_columns=cost_columns(workshop),
         variants=tuple(
             _variant(variant, verdict, scale, workshop)
             for variant, verdict in zip(workshop.variants, marks(workshop), strict=True)
@@ -175,7 +188,8 @@ def _variant(variant: Variant, verdict: str, scale: Scale, workshop: Workshop) -
         verdict=verdict,
         figure=f"{metric_name(workshop.metric)} {figure(value.value)}",
         strip=interval_bar(value.value, value.low, value.high, dots, scale, is_best=verdict == "best"),
-        cells=cells(variant, workshop),
+        quality=quality_cells(variant, workshop),
+        cost=cost_cells(variant),
         example=variant.example,
         favourite=favourite_text(variant),
         mix_ups=variant.mix_ups,

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from taskfit.studies.prompt_workshop import Workshop
     from taskfit.studies.prompt_workshop_findings import Spread, Variant
 
-__all__ = ["caveats", "cells", "columns", "headline", "marks", "mix_up_text", "reasons"]
+__all__ = [
+    "caveats",
+    "cost_cells",
+    "cost_columns",
+    "favourite_text",
+    "headline",
+    "marks",
+    "mix_up_text",
+    "quality_cells",
+    "quality_columns",
+    "reasons",
+]
 
 
 _MOST_MIX_UPS = 3
@@ -62,40 +73,52 @@ def marks(workshop: Workshop) -> list[str]:
     ]
 
 
-def columns(workshop: Workshop) -> tuple[str, ...]:
-    """Return the headings of the table."""
-    kind = "wording" if len(workshop.task.definition.wordings) > 1 else "prompt"
+def quality_columns(workshop: Workshop) -> tuple[str, ...]:
+    """Return the headings of the table of figures."""
     others = tuple(metric_name(name) for name in workshop.task.definition.metrics[1:])
+    score = f"{metric_name(workshop.metric)} (95 % interval)"
+    return (_kind(workshop), score, "to the best", "draws", *others, "no answer", "lost", "won")
+
+
+def quality_cells(variant: Variant, workshop: Workshop) -> tuple[str, ...]:
+    """Return a variant's figures as texts, one a heading."""
+    value, draws = variant.metrics[workshop.metric], list(variant.draws.values())
     return (
-        kind,
-        f"{metric_name(workshop.metric)} (95 % interval)",
-        "to the best",
-        "draws",
-        *others,
-        "no answer",
-        "lost",
-        "won",
-        "tokens / most",
+        variant.name,
+        f"{figure(value.value)} ({_range(value.low, value.high)})",
+        _difference(variant),
+        _range(min(draws), max(draws)) if len(draws) > 1 else "–",
+        *(figure(variant.metrics[name].value) for name in workshop.task.definition.metrics[1:]),
+        str(variant.unparsed),
+        str(variant.odd.lost_count),
+        str(variant.odd.won_count),
+    )
+
+
+def cost_columns(workshop: Workshop) -> tuple[str, ...]:
+    """Return the headings of the table of lengths and prices."""
+    return (
+        _kind(workshop),
+        "tokens a row",
+        "longest",
+        "rows cut",
+        "examples dropped",
+        "answer tokens",
         "ms/row",
         "per 1,000 rows",
     )
 
 
-def cells(variant: Variant, workshop: Workshop) -> tuple[str, ...]:
-    """Return a variant's texts, one a heading."""
-    value = variant.metrics[workshop.metric]
-    draws = list(variant.draws.values())
+def cost_cells(variant: Variant) -> tuple[str, ...]:
+    """Return a variant's lengths and prices as texts, one a heading."""
     latency_ms = 1000 * variant.s_per_row
     return (
         variant.name,
-        f"{figure(value.value)} ({_range(value.low, value.high)})",
-        _difference(variant),
-        _range(min(draws), max(draws)) if len(draws) > 1 else "",
-        *(figure(variant.metrics[name].value) for name in workshop.task.definition.metrics[1:]),
-        str(variant.unparsed),
-        str(variant.odd.lost_count),
-        str(variant.odd.won_count),
-        f"{variant.tokens_mean:.0f} / {variant.tokens_longest}",
+        f"{variant.tokens_mean:.0f}",
+        str(variant.tokens_longest),
+        str(variant.cut_rows),
+        str(variant.dropped_shots),
+        f"{variant.tokens_out_mean:.0f}",
         f"{latency_ms:.2g}" if latency_ms < 10 else f"{latency_ms:.0f}",
         money(variant.usd_per_thousand_rows),
     )
@@ -113,6 +136,10 @@ def favourite_text(variant: Variant) -> str:
         return ""
     total = len(variant.runs) * len(variant.runs[0])
     return f"says {found.answer} {found.said} times of {total}; it is right {count(found.right, 'time')}"
+
+
+def _kind(workshop: Workshop) -> str:
+    return "wording" if len(workshop.task.definition.wordings) > 1 else "prompt"
 
 
 def _reasons(workshop: Workshop) -> Iterator[str]:
@@ -157,7 +184,7 @@ def _spread_text(found: Spread) -> str:
 
 def _difference(variant: Variant) -> str:
     if variant.versus is None:
-        return ""
+        return "–"
     odds = "p < 0.001" if variant.versus.p_value < 0.001 else f"p = {variant.versus.p_value:.2g}"
     return f"{variant.versus.comparison.difference:+.3f} ({odds})"
 
