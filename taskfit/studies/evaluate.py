@@ -81,22 +81,20 @@ class Evaluation:
     def save(self, *, force: bool = False) -> None:
         """Store this result in the predictor's folder as what is expected from now on.
 
-        A lower figure does not replace a higher one: many small falls, each within noise, would add up unseen.
+        A lower figure does not replace a higher one, nor fewer rows more: many small falls, each within noise, would
+        add up unseen.
 
         Args:
             force: replace whatever is there.
 
         Raises:
-            PredictorError: a higher figure of the same metric over the same split is stored already, or it cannot be
-                read. ResourceError: the disk is full.
+            PredictorError: what is stored is higher, over more rows, over another split or by another metric, or cannot
+                be read. ResourceError: the disk is full.
         """
         if not force and has_expectation(self.predictor):
-            old, new = read_expectation(self.predictor), self.expectation
-            if old.split == new.split and old.metric == new.metric and new.value < old.value:
-                raise PredictorError(
-                    f"not stored: {new.metric} {new.value:.3f} is lower than the {old.value:.3f} expected so far",
-                    "store it all the same with --force",
-                )
+            reason = _weaker(self.expectation, read_expectation(self.predictor))
+            if reason:
+                raise PredictorError(f"not stored: {reason}", "store it all the same with --force")
         write_expectation(self.predictor, self.expectation)
 
 
@@ -183,6 +181,17 @@ def new_expectation(
         files=file_digests(folder),
         versions=versions(),
     )
+
+
+def _weaker(new: Expectation, old: Expectation) -> str:
+    """Return why the new expectation would test less than the old one, or nothing."""
+    if (new.split, new.metric) != (old.split, old.metric):
+        return f"it is {new.metric} over {new.split} rows, and {old.metric} over {old.split} rows is expected so far"
+    if len(new.rows) < len(old.rows):
+        return f"it covers {len(new.rows)} rows, fewer than the {len(old.rows)} expected so far"
+    if new.value < old.value:
+        return f"{new.metric} {new.value:.3f} is lower than the {old.value:.3f} expected so far"
+    return ""
 
 
 def _intervals(task: Task, rows: Sequence[Row], predictions: Sequence[Prediction]) -> dict[str, Interval]:

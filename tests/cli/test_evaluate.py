@@ -120,6 +120,42 @@ def test_lower_figure_replaces_a_higher_one_only_by_force(
     assert "Expected accuracy 1.000" in taskfit("evaluate", saved).out
 
 
+def test_a_test_of_less_replaces_one_of_more_only_by_force(taskfit: Taskfit, saved: Path) -> None:
+    """Fewer rows, or rows of another split, are not what was expected so far."""
+    ran = taskfit("evaluate", saved, "--rows", 10, "--save")
+    assert ran.code == 2
+    assert "it covers 10 rows, fewer than the 40 expected so far" in ran.error_line
+    ran = taskfit("evaluate", saved, "--split", "validation", "--save")
+    assert "accuracy over validation rows, and accuracy over test rows is expected so far" in ran.error_line
+    (saved / "expected.parquet").unlink()
+    assert taskfit("evaluate", saved, "--save").code == 2
+    ran = taskfit("evaluate", saved, "--on", "data/task.yaml", "--save", "--force")
+    assert ran.code == 0, ran.err
+    assert taskfit("evaluate", saved).code == 0
+
+
+def test_task_file_that_is_gone_is_named(taskfit: Taskfit, saved: Path, task_path: Path) -> None:
+    """The expectation names where it lay."""
+    task_path.rename(task_path.with_name("moved.yaml"))
+    ran = taskfit("evaluate", saved)
+    assert ran.code == 2
+    assert "task.yaml" in ran.error_line and "--on TASK" in ran.err
+    assert taskfit("evaluate", saved, "--on", "data/moved.yaml").code == 0
+
+
+def test_long_evaluations_say_how_far_they_are(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python; every few seconds, here at once."""
+    import taskfit as package
+
+    monkeypatch.setattr("taskfit.studies.evaluate._SAY_EVERY_S", -1.0)
+    lines: list[str] = []
+    package.evaluate(saved, say=lines.append)
+    assert len(lines) == 39
+    assert lines[0].startswith("1 of 40 rows, ") and lines[0].endswith(" left")
+    with pytest.raises(package.TaskfitError, match="split must be test or validation"):
+        package.evaluate(saved, split="train")
+
+
 def test_rows_that_are_missing_or_changed_end_with_code_2(taskfit: Taskfit, saved: Path, task_path: Path) -> None:
     """Which rows, and what of them; nothing is compared over other rows."""
     rows = topic_rows(40, start=200)

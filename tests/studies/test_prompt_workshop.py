@@ -90,6 +90,7 @@ def test_wording_that_hides_the_text_loses_the_rows_it_must(tmp_path, decoder, k
     lost = 24 if kind == "generation" else 16
     assert (second.odd.lost_count, first.odd.won_count, first.odd.lost_count) == (lost, lost, 0)
     assert second.unparsed == (24 if kind == "generation" else 0)
+    assert headline(found).endswith("the other is worse, beyond noise.")
     page = unescape(workshop_page(found))
     assert headline(found) in page
     assert ("✓" in page) == (kind != "generation")
@@ -99,6 +100,21 @@ def test_wording_that_hides_the_text_loses_the_rows_it_must(tmp_path, decoder, k
     if kind == "classification":
         assert second.mix_ups == (MixUp("good", "bad", 8), MixUp("good", "odd", 8))
         assert second.favourite == Favourite("good", 24, 8)
+
+
+def test_answers_that_cannot_be_parsed_are_told(tmp_path, decoder):
+    """Two wordings that both lead to no answer at all: neither is better, and nothing is dropped."""
+    found = taskfit.prompts(write_task(tmp_path, "generation", ("{{ text[:4] }}", "So: {{ text[:4] }}")), model=decoder)
+    assert [variant.unparsed for variant in found.variants] == [24, 24]
+    assert headline(found).endswith("the other cannot be told apart from it.")
+    assert any(sentence.startswith("24 of 24 answers of w0 could not be parsed") for sentence in reasons(found))
+
+
+def test_three_wordings_of_which_two_are_worse(tmp_path, decoder):
+    """All others are worse."""
+    wordings = ("{{ text }}", "{{ text[:4] }}", "So: {{ text[:4] }}")
+    found = taskfit.prompts(write_task(tmp_path, "classification", wordings), model=decoder)
+    assert headline(found).endswith("all other 2 are worse, beyond noise.")
 
 
 def test_price_is_seconds_at_the_price_of_the_machine(tmp_path, decoder):
