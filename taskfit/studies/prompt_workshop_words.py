@@ -130,12 +130,12 @@ def mix_up_text(variant: Variant) -> str:
 
 
 def favourite_text(variant: Variant) -> str:
-    """Return the answer that a variant gives most often, beside how often it is right; empty for generated text."""
+    """Return the answer that a variant gives most often, beside how often it would be right; "" for generated text."""
     found = variant.favourite
     if found is None:
         return ""
     total = len(variant.runs) * len(variant.runs[0])
-    return f"says {found.answer} {found.said} times of {total}; it is right {count(found.right, 'time')}"
+    return f"says {found.answer} {found.said} times of {total} ({found.right} would be right)"
 
 
 def _kind(workshop: Workshop) -> str:

@@ -46,7 +46,7 @@ def test_wordings_are_ranked_with_intervals_and_the_bad_one_found(
     assert "1 of the other 2 is worse, beyond noise" in ran.out
     assert "runs from 0.500 to 0.975" in ran.out
     assert "40 validation rows; the test rows were not looked at" in ran.out
-    assert "cut: says food 40 times of 40; it is right 20 times; said food when it was music: 20" in ran.out
+    assert "cut: says food 40 times of 40 (20 would be right); said food when it was music: 20" in ran.out
     assert "[1/3] short" in ran.err
     assert "prompts/topics/prompts.html" in ran.out
 
