@@ -99,9 +99,10 @@ def verdict(regression: Regression) -> list[str]:
         shown = ", ".join(worse[:_MOST_IDS]) + (", ..." if len(worse) > _MOST_IDS else "")
         sentences.append(f"It got WORSE, beyond noise ({p}, below {regression.alpha}). Rows that lost: {shown}.")
     else:
+        what = metric_name(regression.metric) if regression.is_graded else "accuracy"
         sentences.append(
             f"It did not get worse beyond noise ({p}, not below {regression.alpha}). With these rows, a fall of less "
-            f"than about {points(regression.detectable)} in accuracy would mostly go unseen."
+            f"than about {points(regression.detectable)} in {what} would mostly go unseen."
         )
     return sentences
 

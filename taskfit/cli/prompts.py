@@ -103,34 +103,29 @@ def _print(found: Workshop) -> None:
 
     signs = {"best": "→", "tied": "=", "worse": " ", "unranked": "?"}
     heads = ("", *quality_columns(found))
-    lines = [
+    figures = [
         (signs[mark], *quality_cells(variant, found))
         for mark, variant in zip(marks(found), found.variants, strict=True)
     ]
-    print_table(heads, lines, right=dict.fromkeys(heads[2:], True))
+    print_table(heads, figures, right=dict.fromkeys(heads[2:], True))
     print_data("")
     heads = cost_columns(found)
     print_table(heads, [cost_cells(variant) for variant in found.variants], right=dict.fromkeys(heads[1:], True))
     print_data("")
     for sentence in (headline(found), *reasons(found), *caveats(found)):
         print_data(sentence)
-    print_data("")
-    for variant in found.variants:
-        told = "; ".join(text for text in (favourite_text(variant), mix_up_text(variant)) if text)
-        if told:
-            print_data(f"{variant.name}: {told}.")
+    told = {variant.name: (favourite_text(variant), mix_up_text(variant)) for variant in found.variants}
+    lines = [f"{name}: {'; '.join(filter(None, texts))}." for name, texts in told.items() if any(texts)]
     best = found.variants[0]
     for title, odd in ((f"Rows that {best.name} loses", best.odd.lost), ("Rows that it alone wins", best.odd.won)):
         if odd:
-            print_data(f"\n{title}, such as:")
-            for row in odd[:_MOST_ROWS]:
-                _print_row(row)
-    print_data("")
+            lines += ["", f"{title}, such as:", *(line for row in odd[:_MOST_ROWS] for line in _row_lines(row))]
+    for line in ("", *lines, "") if lines else ("",):
+        print_data(line)
 
 
-def _print_row(row: OddRow) -> None:
+def _row_lines(row: OddRow) -> tuple[str, str]:
     from taskfit.studies.report_view import cut_text
 
-    print_data(f"  {row.row_id}  {cut_text(row.text, _MOST_TEXT)}")
     said = ", ".join(f"{one.key} {one.answer}" for one in row.said)
-    print_data(f"      right: {row.gold}; said: {said}")
+    return f"  {row.row_id}  {cut_text(row.text, _MOST_TEXT)}", f"      right: {row.gold}; said: {said}"

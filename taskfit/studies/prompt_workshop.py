@@ -60,7 +60,7 @@ class Workshop:
         draw_spread: of the draws' figures, of the wording where they lie furthest apart; None with a single draw.
         winner: the best one's figure corrected for having been picked; None where there is nothing to pick, or too few
             rows.
-        detectable: the smallest difference in accuracy that so many rows mostly show.
+        detectable: the smallest difference in accuracy that so many rows mostly show; None for generated text.
         price: what an hour of the machine costs.
         versions: of Python and the libraries.
         notes: what a reader must know besides.
@@ -76,7 +76,7 @@ class Workshop:
     wording_spread: Spread | None
     draw_spread: Spread | None
     winner: Winner | None
-    detectable: float
+    detectable: float | None
     price: Price
     versions: Mapping[str, str]
     notes: tuple[str, ...]
@@ -203,7 +203,7 @@ def _workshop(
         wording_spread=_wording_spread(task, variants),
         draw_spread=_draw_spread(task, variants),
         winner=_winner(task, variants, len(rows)),
-        detectable=minimum_detectable_difference(len(rows)),
+        detectable=None if task.definition.kind == "generation" else minimum_detectable_difference(len(rows)),
         price=price,
         versions=versions(),
         notes=tuple(_notes(task, strategy, rows, draws, draws_asked)),
@@ -256,7 +256,7 @@ def _notes(task: Task, strategy: Composed, rows: Sequence[Row], draws: Sequence[
         )
     elif wordings == 1:
         notes.append("the task has a single wording: its draws of worked examples are compared")
-    if len(draws) < draws_asked:
+    elif len(draws) < draws_asked:
         notes.append(f"nothing is drawn by {with_wording(strategy, 0).name}, so each wording is run once")
     if strategy != with_wording(strategy, 0):
         notes.append("every wording is run, whichever the strategy names")

@@ -53,14 +53,17 @@ def reasons(workshop: Workshop) -> list[str]:
 
 def caveats(workshop: Workshop) -> list[str]:
     """Return what keeps the figures from saying more."""
-    return [
-        f"These are {count(len(workshop.rows), 'validation row')}; the test rows were not looked at, so that they can "
-        "still judge the prompt you choose.",
-        f"With {count(len(workshop.rows), 'row')}, differences in accuracy below about "
-        f"{points(workshop.detectable)} mostly cannot be shown.",
-        "Do not judge a wording by a single row: almost every change wins some rows and loses others.",
-        *(f"{note[0].upper()}{note[1:]}." for note in workshop.notes),
+    rows = count(len(workshop.rows), "row")
+    sentences = [
+        f"These are {rows} of validation; the test rows were not looked at, so that they can still judge the prompt "
+        "you choose."
     ]
+    if workshop.detectable is not None:
+        gap = points(workshop.detectable)
+        sentences.append(f"With {rows}, differences in accuracy below about {gap} mostly cannot be shown.")
+    if len(workshop.variants) > 1:
+        sentences.append("Do not judge a wording by a single row: almost every change wins some rows and loses others.")
+    return sentences + [f"{note[0].upper()}{note[1:]}." for note in workshop.notes]
 
 
 def marks(workshop: Workshop) -> list[str]:

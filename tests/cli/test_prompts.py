@@ -45,7 +45,7 @@ def test_wordings_are_ranked_with_intervals_and_the_bad_one_found(
     assert "short is the best of 3: accuracy 0.975" in ran.out
     assert "1 of the other 2 is worse, beyond noise" in ran.out
     assert "runs from 0.500 to 0.975" in ran.out
-    assert "40 validation rows; the test rows were not looked at" in ran.out
+    assert "40 rows of validation; the test rows were not looked at" in ran.out
     assert "cut: says food 40 times of 40 (20 would be right); said food when it was music: 20" in ran.out
     assert "[1/3] short" in ran.err
     assert "prompts/topics/prompts.html" in ran.out
@@ -181,3 +181,15 @@ def test_wrong_input_ends_with_code_2(
     assert ran.code == 2
     assert said in ran.error_line
     assert not Path("new").exists()
+
+
+def test_embedded_model_goes_the_whole_way(taskfit: Taskfit) -> None:
+    """No fake: the example's wordings on taskfit-tiny, saved, and evaluated again without a difference."""
+    task = Path(__file__).parents[2] / "examples" / "support" / "wordings.yaml"
+    ran = taskfit("prompts", task, "--rows", 20, "--save", "best")
+    assert ran.code == 0, ran.err
+    assert all(f"{name}: says" in ran.out for name in ("question", "bare", "desk", "options-first", "sentences"))
+    again = taskfit("evaluate", "best")
+    assert again.code == 0, again.err
+    assert "unchanged; 0 rows worse than before, 0 better" in again.out
+    assert "44 rows of validation are not in the expectation and are left out" in again.err

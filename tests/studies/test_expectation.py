@@ -183,3 +183,13 @@ def test_p_value_is_the_sign_tests(tmp_path_factory, lost, won):
     else:
         assert found.p_value >= 0.5 and not found.is_worse
     assert 0 < found.detectable <= 1
+
+
+def test_detectable_fall_of_graded_metrics_is_that_of_a_paired_mean():
+    """Half a point on each of 9 of 24 rows; and never less than if one row had moved by a whole point."""
+    from taskfit.studies.regression import _detectable
+
+    moved = _detectable([0.5] * 4 + [-0.5] * 5 + [0.0] * 15, is_graded=True)
+    assert moved == pytest.approx((1.6449 + 0.8416) * (9 * 0.25 / 24 / 24) ** 0.5, abs=1e-4)
+    assert _detectable([0.0] * 24, is_graded=True) == pytest.approx(2.4865 / 24, abs=1e-4)
+    assert _detectable([0.0] * 2, is_graded=True) == 1.0

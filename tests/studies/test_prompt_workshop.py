@@ -18,7 +18,7 @@ from taskfit.studies.expectation import read_expectation
 from taskfit.studies.interval_bar import Scale, interval_bar, scale_of
 from taskfit.studies.prompt_workshop_page import workshop_json, workshop_page
 from taskfit.studies.prompt_workshop_rows import Favourite, MixUp, favourite, mix_ups
-from taskfit.studies.prompt_workshop_words import headline, reasons
+from taskfit.studies.prompt_workshop_words import caveats, headline, reasons
 from taskfit.testing import FakeEngine, generated, scored, tiny_decoder
 
 FILMS = {"good": ("great", "warm"), "bad": ("awful", "cold"), "odd": ("strange", "weird")}
@@ -107,6 +107,11 @@ def test_answers_that_cannot_be_parsed_are_told(tmp_path, decoder):
     found = taskfit.prompts(write_task(tmp_path, "generation", ("{{ text[:4] }}", "So: {{ text[:4] }}")), model=decoder)
     assert [variant.unparsed for variant in found.variants] == [24, 24]
     assert headline(found).endswith("the other cannot be told apart from it.")
+    assert not any("accuracy" in sentence for sentence in caveats(found))
+    ran = found.save(tmp_path / "saved")
+    assert ran.wording == 0
+    regression = taskfit.evaluate(tmp_path / "saved").regression
+    assert regression.is_graded and regression.detectable == pytest.approx(0.1036, abs=1e-4)
     assert any(sentence.startswith("24 of 24 answers of w0 could not be parsed") for sentence in reasons(found))
 
 
