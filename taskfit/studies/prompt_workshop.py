@@ -4,7 +4,8 @@ People who are no experts judge prompts by single examples, take what helps one 
 view of what a prompt does. So every figure here comes with its interval, every row won with the rows lost, and a prompt
 that is kept becomes a test of every later one.
 
-Source: Zamfirescu-Pereira et al. 2023, "Why Johnny Can't Prompt", sections 5 and 6.
+Source: Zamfirescu-Pereira et al. 2023, "Why Johnny Can't Prompt", its findings on exploring by chance and on
+over-generalising.
 """
 
 from __future__ import annotations
