@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["appearing", "is_disk_full", "remove_unfinished", "write_text"]
+__all__ = ["appearing", "is_disk_full", "remove_unfinished", "write_bytes", "write_text"]
 
 _PREFIX = ".unfinished-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -42,15 +42,24 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in utf-8, lines ending as on Unix, whole or not at all.
+    """Write a file in utf-8, whole or not at all.
 
     Half of a surrogate pair, which utf-8 cannot hold, is written as its escape, as JSON writes it.
 
     Raises:
         OSError: it cannot be written.
     """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with appearing(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        partial.write_bytes(payload)
 
 
 def remove_unfinished(folder: Path) -> None:

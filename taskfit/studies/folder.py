@@ -23,6 +23,7 @@ __all__ = [
     "locked",
     "read_json",
     "staged",
+    "write_bytes",
     "write_json",
     "write_text",
 ]
@@ -33,14 +34,23 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ResourceError: the disk is full; the old file, if any, is untouched.
+    """
+    with disk_full_named(path.parent, bytes_expected=len(payload)):
+        files.write_bytes(path, payload)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file whole or not at all.
 
     Raises:
         ResourceError: the disk is full; the old file, if any, is untouched.
     """
-    with disk_full_named(path.parent, bytes_expected=len(text)):
-        files.write_text(path, text)
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, values: Mapping[str, Value]) -> None:

@@ -105,5 +105,5 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def topic_engine(monkeypatch: pytest.MonkeyPatch) -> TopicEngine:
     """Every program asks this engine."""
     made = TopicEngine()
-    monkeypatch.setattr("taskfit.strategy.predictor._engine_for", made.engine)
+    monkeypatch.setattr("taskfit.strategy.predictor.engine_for", made.engine)
     return made

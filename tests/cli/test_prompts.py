@@ -59,7 +59,7 @@ def test_test_rows_are_never_read_by_a_prompt(
     engine = TopicEngine()
     answer = engine._answer
     monkeypatch.setattr(engine, "_answer", lambda request: (asked.append(request.prompt.text), answer(request))[1])
-    monkeypatch.setattr("taskfit.strategy.predictor._engine_for", engine.engine)
+    monkeypatch.setattr("taskfit.strategy.predictor.engine_for", engine.engine)
     _json(taskfit, wordings, "--model", decoder)
     assert any("time 139" in text for text in asked)
     assert not any(f"time {number}" in text for text in asked for number in range(200, 224))

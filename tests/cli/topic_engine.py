@@ -24,7 +24,7 @@ class TopicEngine:
         self.mistaken: set[int] = set()
 
     def engine(self, model: object = None) -> FakeEngine:
-        """Return a fresh engine; in the form of ``taskfit.strategy.predictor._engine_for``."""
+        """Return a fresh engine; in the form of ``taskfit.strategy.predictor.engine_for``."""
         return FakeEngine(self._answer)
 
     def _answer(self, request: Request) -> Response:

@@ -76,7 +76,7 @@ def decoder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch):
-    monkeypatch.setattr("taskfit.strategy.predictor._engine_for", lambda model: FakeEngine(answer))
+    monkeypatch.setattr("taskfit.strategy.predictor.engine_for", lambda model: FakeEngine(answer))
 
 
 @pytest.mark.parametrize("kind", ["classification", "choice", "generation"])
@@ -156,7 +156,7 @@ def test_prompts_longer_than_the_context_are_told(tmp_path, decoder, monkeypatch
         def work(self):
             return replace(super().work, dropped_shots=2 * len(self.requests))
 
-    monkeypatch.setattr("taskfit.strategy.predictor._engine_for", lambda model: Counting(too_long))
+    monkeypatch.setattr("taskfit.strategy.predictor.engine_for", lambda model: Counting(too_long))
     found = taskfit.prompts(write_task(tmp_path, "classification"), model=decoder)
     assert [(variant.cut_rows, variant.dropped_shots) for variant in found.variants] == [(24, 48), (24, 48)]
     assert any("24 rows cut, 48 worked examples left out" in sentence for sentence in reasons(found))
