@@ -77,6 +77,14 @@ class ChainOfThought:
 
     uses_train = uses_seed
 
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording, or with fewer than k rationales.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        _check_task("chain-of-thought", self, task)
+
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes: reasoning, and with k = 0 a second request for the answer."""
         return Usage(1.0 if self.k else 2.0, self.max_tokens / 2, is_generated=self.answer == "generate")
@@ -131,6 +139,14 @@ class SelfConsistency:
     def uses_train(self) -> bool:
         """Whether examples are drawn."""
         return self.k > 0
+
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording, or with fewer than k rationales.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        _check_task("self-consistency", self, task)
 
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes: n times a chain of thought."""
@@ -245,6 +261,13 @@ def reasoned(definition: TaskDefinition, row: Row, wording: int) -> str | None:
     """Return the answer of a worked rationale: the reasons, then the target behind a cue; None without reasons."""
     reasons = definition.rationale_text(row)
     return f"{reasons.rstrip()} So the answer is {definition.target_text(row, wording)}." if reasons else None
+
+
+def _check_task(name: str, program: ChainOfThought | SelfConsistency, task: Task) -> None:
+    check_wording(task.definition, program.wording)
+    told = sum(bool(task.definition.rationale_text(row)) for row in task.train) if program.k else 0
+    if told < program.k:
+        raise ConfigError(f"{name} needs k={program.k} training rows with a rationale (got {told}); lower k")
 
 
 def _prepared(

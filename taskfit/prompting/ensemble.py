@@ -69,6 +69,19 @@ class PromptEnsemble:
 
     uses_train = uses_seed
 
+    def check(self, task: Task) -> None:
+        """Refuse a task with too few wordings.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        count = len(task.definition.wordings)
+        if max(2, self.wordings) > count:
+            raise ConfigError(
+                f"prompt-ensemble asks in {max(2, self.wordings)} wordings or more (the task has {count})",
+                "write more wordings into the task file, or take few-shot",
+            )
+
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes: one request a wording."""
         count = float(self.wordings or len(definition.wordings))
@@ -82,13 +95,8 @@ class PromptEnsemble:
         Raises:
             ConfigError: the task has fewer wordings, or too few training rows.
         """
-        count = len(task.definition.wordings)
-        most = self.wordings or count
-        if not 2 <= most <= count:
-            raise ConfigError(
-                f"prompt-ensemble asks in {max(2, most)} wordings or more (the task has {count})",
-                "write more wordings into the task file, or take few-shot",
-            )
+        self.check(task)
+        most = self.wordings or len(task.definition.wordings)
         unit = default_unit(task.definition.kind, self.normalise)
         return PreparedEnsemble(
             tuple(

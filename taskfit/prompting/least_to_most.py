@@ -62,6 +62,14 @@ class LeastToMost:
             check_at_least(name, getattr(self, name), least, faults)
         faults.raise_as(ConfigError)
 
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        check_wording(task.definition, self.wording)
+
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes: the list, about half the parts that are allowed, the answer."""
         asked = 1 + self.parts / 2

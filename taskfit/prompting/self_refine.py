@@ -56,6 +56,14 @@ class SelfRefine:
             check_at_least(name, getattr(self, name), least, faults)
         faults.raise_as(ConfigError)
 
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        check_wording(task.definition, self.wording)
+
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes, if every round finds something wrong."""
         drafts = self.rounds * (self.max_tokens / 2 + definition.max_answer_tokens)

@@ -72,6 +72,14 @@ class ZeroShot:
         """Kinds of tasks: calibration needs options, and ``batch`` the same ones in every row."""
         return _kinds(self.calibrate)
 
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        check_wording(task.definition, self.wording)
+
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes."""
         return _usage(self, definition, rows)
@@ -131,6 +139,14 @@ class FewShot:
     def kinds(self) -> frozenset[Kind]:
         """Kinds of tasks: calibration needs options, and ``batch`` the same ones in every row."""
         return _kinds(self.calibrate)
+
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        check_wording(task.definition, self.wording)
 
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes."""

@@ -56,6 +56,14 @@ class StepBack:
         check_at_least("max_tokens", self.max_tokens, 1, faults)
         faults.raise_as(ConfigError)
 
+    def check(self, task: Task) -> None:
+        """Refuse a task without this wording.
+
+        Raises:
+            ConfigError: it has fewer.
+        """
+        check_wording(task.definition, self.wording)
+
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes: the general question, its answer, the row's answer."""
         return Usage(3.0, float(self.max_tokens), is_generated=self.answer == "generate")

@@ -216,8 +216,9 @@ class Program(Protocol):
 
     A program may say more of itself, in attributes that are read where it has them: ``kinds`` (of tasks; else all),
     ``is_trainable`` (false where nothing can be trained on its prompt; else true), ``uses_seed`` and ``uses_train``
-    (false where chance, or the training rows, change nothing; else true), and a method ``usage(definition, rows)``
-    that returns a :class:`Usage`, ``rows`` being the number of validation rows (else one request a row).
+    (false where chance, or the training rows, change nothing; else true), a method ``usage(definition, rows)`` that
+    returns a :class:`Usage`, ``rows`` being the number of validation rows (else one request a row), and a method
+    ``check(task)`` that raises ConfigError where the task lacks what it needs, so that a plan leaves it out.
     """
 
     def prepare(self, task: Task, *, seed: int) -> PreparedProgram:

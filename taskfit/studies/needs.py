@@ -10,8 +10,9 @@ from taskfit.strategy.contract import Usage
 if TYPE_CHECKING:
     from taskfit.strategy.contract import Strategy
     from taskfit.tasks.definition import TaskDefinition
+    from taskfit.tasks.task import Task
 
-__all__ = ["shots", "usage", "uses_seed", "uses_train"]
+__all__ = ["check_task", "shots", "usage", "uses_seed", "uses_train"]
 
 _WITHOUT_CHANCE = frozenset({"majority", "linear"})
 
@@ -33,6 +34,17 @@ def shots(strategy: Strategy) -> int:
     """Return how many training rows stand as worked examples in a prompt; 0 for most strategies."""
     k = getattr(getattr(strategy, "program", strategy), "k", 0)
     return k if isinstance(k, int) else 0
+
+
+def check_task(strategy: Strategy, task: Task) -> None:
+    """Let a strategy's program say whether the task has what it needs: wordings, rationales.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    check: Callable[[Task], None] | None = getattr(getattr(strategy, "program", None), "check", None)
+    if check is not None:
+        check(task)
 
 
 def usage(strategy: Strategy, definition: TaskDefinition, rows: int) -> Usage:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, forecaster
-from taskfit.studies.needs import shots, uses_seed, uses_train
+from taskfit.studies.needs import check_task, shots, uses_seed, uses_train
 from taskfit.studies.process import call, start_server
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.spec import Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec, trial_id
@@ -191,6 +191,7 @@ def _pairs(
         for facts in candidates:
             try:
                 check_fit(strategy, task.definition.kind, None if facts is None else facts.architecture)
+                check_task(strategy, task)
             except ConfigError as error:
                 first, *listed = error.message.removeprefix(f"strategy {strategy.name!r}: ").split("\n  - ")
                 reason = "; ".join(listed) if listed else first

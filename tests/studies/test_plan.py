@@ -10,7 +10,7 @@ import pytest
 from taskfit.errors import ConfigError, ModelError, StudyError
 from taskfit.strategy.grammar import parse
 from taskfit.studies.folder import locked
-from taskfit.studies.needs import shots, usage, uses_seed, uses_train
+from taskfit.studies.needs import check_task, shots, usage, uses_seed, uses_train
 from taskfit.studies.plan import check_disk, plan
 from taskfit.studies.spec import Limits, StudyConfig, short_names, trial_id
 from taskfit.studies.study_file import open_folder, read_study
@@ -270,3 +270,20 @@ def test_what_programs_ask_reaches_the_forecast():
     assert usage(parse("zero-shot(calibrate=auto)"), definition, 50).fit_requests == 50
     assert not usage(parse("few-shot(select=similar)"), definition, 50).are_shots_shared
     assert usage(strategy("stranger"), small_task("generation").definition, 50).is_generated
+
+
+def test_a_program_that_the_task_cannot_feed_is_left_out_with_the_reason():
+    """One wording is no ensemble, and without rationales there are no worked chains."""
+    task = small_task("classification")
+    one = replace(task, definition=replace(task.definition, wordings=task.definition.wordings[:1]))
+    for name, reason in (
+        ("prompt-ensemble", "2 wordings or more"),
+        ("chain-of-thought(k=2)", "with a rationale (got 0)"),
+        ("few-shot(wording=1)", "wording must be between 0 and 0"),
+        ("step-back(wording=1)", "wording must be between 0 and 0"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            check_task(parse(name), one)
+        assert reason in caught.value.message
+    check_task(parse("chain-of-thought"), one)
+    check_task(strategy("stranger"), one)
