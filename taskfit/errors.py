@@ -7,6 +7,9 @@
     ├── ModelError           a model folder or name cannot be used as it is
     ├── TrainingError        training cannot start, or has diverged
     ├── EngineError          an engine cannot answer a request
+    │   ├── NoScoresError    it offers no log-probabilities, and was asked to score
+    │   └── ServiceError     a service cannot be reached, refuses, or answers what cannot be read
+    │       └── SpendingError    the cap in money or tokens is reached
     ├── PredictorError       a predictor folder cannot be loaded or does not fit
     ├── StudyError           a study folder belongs to another plan, or is damaged
     ├── ResourceError        disk, memory or time ran out
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "ConfigError",
@@ -29,8 +33,11 @@ __all__ = [
     "Faults",
     "MissingExtraError",
     "ModelError",
+    "NoScoresError",
     "PredictorError",
     "ResourceError",
+    "ServiceError",
+    "SpendingError",
     "StudyError",
     "TaskError",
     "TaskfitError",
@@ -75,6 +82,28 @@ class TrainingError(TaskfitError):
 
 class EngineError(TaskfitError):
     """An engine cannot answer a request."""
+
+
+class NoScoresError(EngineError):
+    """An engine that offers no log-probabilities was asked to score; only generating works."""
+
+
+class ServiceError(EngineError):
+    """A service cannot be reached, refuses a request, or gives an answer that cannot be read.
+
+    Attributes:
+        status: of the HTTP reply; 0 where there was none.
+        answers: position in the call of each request that was answered before, to its response: they are paid for.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.answers: dict[int, Any] = {}
+
+
+class SpendingError(ServiceError):
+    """The cap in money or tokens is reached: nothing more was asked, and what was paid for is kept in ``answers``."""
 
 
 class PredictorError(TaskfitError):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from taskfit.errors import EngineError
 from taskfit.models.joint import Joint, disarm, join_answers, label_ids, token_ids, token_spans
+from taskfit.models.plain_text import plain_text, separator
 from taskfit.models.text_format import Message, TextFormat, render_chat, text_format
 
 if TYPE_CHECKING:
@@ -169,10 +170,10 @@ def _without_middle(text: str, spans: Sequence[tuple[int, int]], kept: int) -> s
 def _joint(model: LanguageModel, prompt: Prompt, answers: Sequence[str]) -> Joint:
     """Render and tokenise, with BOS in front exactly once."""
     form = text_format(model.tokenizer)
-    text = _chat_text(model, prompt, form) if model.has_chat_template else _plain_text(prompt, form)
+    text = _chat_text(model, prompt, form) if model.has_chat_template else disarm(plain_text(prompt), form.control)
     followers = [disarm(answer, form.control) for answer in answers]
     if not model.has_chat_template:
-        followers = [_separator(text, answer) + answer for answer in followers]
+        followers = [separator(text, answer) + answer for answer in followers]
     joint = join_answers(model.tokenizer, text, followers)
     if form.head and joint.prompt[: len(form.head)] != form.head:
         joint = replace(joint, prompt=(*form.head, *joint.prompt))
@@ -198,26 +199,13 @@ def _chat_text(model: LanguageModel, prompt: Prompt, form: TextFormat) -> str:
     return render_chat(model.tokenizer, messages, with_reply_start=True)
 
 
-def _plain_text(prompt: Prompt, form: TextFormat) -> str:
-    parts = [prompt.system] if prompt.system else []
-    parts += [shot.question + _separator(shot.question, shot.answer) + shot.answer for shot in prompt.shots]
-    return disarm("\n\n".join([*parts, prompt.text]), form.control)
-
-
-def _separator(question: str, answer: str) -> str:
-    """What stands between a question and its answer in plain text."""
-    if not question or not answer or question[-1].isspace() or answer[0].isspace():
-        return ""
-    return " "
-
-
 def _encode_both_sides(
     model: LanguageModel, prompt: Prompt, answers: Sequence[str], with_end: bool, room: int
 ) -> Encoded:
     form = text_format(model.tokenizer)
 
     def read(candidate: Prompt) -> tuple[int, ...]:
-        return (*form.head, *token_ids(model.tokenizer, _plain_text(candidate, form)), *form.tail)
+        return (*form.head, *token_ids(model.tokenizer, disarm(plain_text(candidate), form.control)), *form.tail)
 
     fitted = _fit(model, prompt, lambda candidate: len(read(candidate)) - model.context)
     labels = [label_ids(model.tokenizer, disarm(answer, form.control)) for answer in answers]

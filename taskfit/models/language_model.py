@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Architecture", "LanguageModel"]
 
-Architecture = Literal["decoder", "encoder-decoder", "encoder"]
+Architecture = Literal["decoder", "encoder-decoder", "encoder", "service"]
+"""``service``: a model behind a network, of which only answers are seen (:mod:`taskfit.models.service`)."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from taskfit.models.fingerprint import fingerprint
 from taskfit.models.folder import check_folder
 from taskfit.models.language_model import Architecture, LanguageModel
 from taskfit.models.quiet import quiet_transformers
+from taskfit.models.service import ServiceModel, is_service_name
 from taskfit.models.source import find_folder
 from taskfit.models.weights import check_loaded, check_weights, drop_unread_pooler
 
@@ -34,7 +35,9 @@ def load(
     """Load a language model.
 
     Args:
-        name_or_folder: a known name (``taskfit-tiny``, ``minilm``), a folder, or a name on the Hugging Face hub.
+        name_or_folder: a known name (``taskfit-tiny``, ``minilm``), a folder, a name on the Hugging Face hub, or a
+            service's address with the model behind # (``http://localhost:8000/v1#name``; the other arguments are
+            then not used).
         dtype: ``auto`` (the fastest format of the device, measured), ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (an accelerator when there is one), ``cpu``, ``cuda``, ``cuda:1``, …
         trust_remote_code: run code that lies beside the weights. Read it first.
@@ -49,6 +52,8 @@ def load(
     >>> model.architecture            # doctest: +SKIP
     'decoder'
     """
+    if isinstance(name_or_folder, str) and is_service_name(name_or_folder):
+        return ServiceModel(name_or_folder)
     folder = find_folder(name_or_folder, revision=revision, with_code=trust_remote_code)
     return open_folder(
         folder, name=str(name_or_folder), dtype=dtype, device=device, trust_remote_code=trust_remote_code

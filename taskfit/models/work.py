@@ -25,6 +25,10 @@ class Work:
         cut_tokens: tokens left out because a text was longer than the model's context.
         cut_rows: rows that lost at least one token.
         dropped_shots: worked examples left out for the same reason.
+        service_prompt_tokens, service_answer_tokens: of ``prompt_tokens`` and ``answer_tokens``, those a service
+            answered, now or when the answer was put into the cache: what predicting these rows costs.
+        paid_prompt_tokens, paid_answer_tokens: of those, the ones billed now; answers from the cache are not.
+        cached_answers: answers that came from the cache, so that nothing was computed or waited for.
     """
 
     prompt_tokens: int = 0
@@ -38,6 +42,11 @@ class Work:
     cut_tokens: int = 0
     cut_rows: int = 0
     dropped_shots: int = 0
+    service_prompt_tokens: int = 0
+    service_answer_tokens: int = 0
+    paid_prompt_tokens: int = 0
+    paid_answer_tokens: int = 0
+    cached_answers: int = 0
 
     def __add__(self, other: Work) -> Work:
         """Return the sum, field by field."""
