@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from taskfit import __version__
 from taskfit.errors import EngineError
 from taskfit.inference.requests import Generate, Request, Response, Score, Scored
+from taskfit.models.content import ModelContent
 from taskfit.models.encoding import Encoded, encode
 from taskfit.models.work import Work
 
@@ -44,12 +46,20 @@ class TorchEngine:
         self._model = model
         self._batch_tokens = batch_tokens or default_batch_tokens(model.device)
         self._work = Work()
+        self._content = ModelContent(model)
         self._takes_trees: bool | None = None
 
     @property
     def work(self) -> Work:
         """Everything this engine has computed so far."""
         return self._work
+
+    def identity(self) -> Mapping[str, str]:
+        """Return what decides the answers, for :class:`taskfit.inference.response_cache.CachedEngine`."""
+        from importlib.metadata import version
+
+        versions = {name: version(name) for name in ("torch", "transformers")} | {"taskfit": __version__}
+        return {"engine": "torch", "model": self._content.fingerprint(), "device": self._model.device.type, **versions}
 
     def run(self, requests: Sequence[Request]) -> list[Response]:
         """Answer all requests, in order.
