@@ -26,7 +26,10 @@ def compare(
         str | None, typer.Option(help='Names with commas between, such as "zero-shot,lora(rank=4)"; default: all.')
     ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Known names, folders or hub names, with commas between; default: what is here.")
+        str | None,
+        typer.Option(
+            help="Known names, folders, hub names or addresses of services, with commas between; default: what is here."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each strategy.")] = 3,
     train_sizes: Annotated[

@@ -16,7 +16,9 @@ def fit(
     task: Annotated[Path, typer.Argument(help="The task file.")],
     strategy: Annotated[str, typer.Option(help='A strategy, such as "lora(rank=8)"; see: taskfit strategies.')],
     out: Annotated[Path, typer.Option(help="The predictor folder to write; it must not exist.")],
-    model: Annotated[str | None, typer.Option(help="A known name, a folder or a hub name.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A known name, a folder, a hub name or a service (http://host/v1#model).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     train_rows: Annotated[int | None, typer.Option(help="Size of a training subset; default: all rows.")] = None,
 ) -> None:

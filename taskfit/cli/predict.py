@@ -30,14 +30,18 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="JSON Lines file to write, whole or not at all; default: standard output.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The base model, where the folder's own word for it shall not do.")
+    ] = None,
 ) -> None:
     """Predict rows; one JSON object a row, in the order of the rows, in constant memory."""
+    from taskfit.models import load
     from taskfit.strategy.predictor import load_predictor
     from taskfit.tasks import rows_from
 
     if out is not None and out.exists():
         raise DataError(f"{out} exists already", "give another file with --out, or move this one away")
-    fitted = load_predictor(predictor)
+    fitted = load_predictor(predictor, model=None if model is None else load(model))
     started = last = time.monotonic()
     count = cut = unparsed = 0
     with _sink(out) as sink:

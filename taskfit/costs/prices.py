@@ -1,10 +1,10 @@
-"""What an hour of a machine costs: a dated table that the user can replace, entry by entry."""
+"""What an hour of a machine and a service's tokens cost: a dated table that the user can replace, entry by entry."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,24 @@ from taskfit.errors import ConfigError, Faults, nearest
 if TYPE_CHECKING:
     from taskfit.costs.meter import Measured
 
-__all__ = ["DEFAULT_MACHINE", "Machine", "PriceTable", "age_warning", "load_prices", "machine", "money"]
+__all__ = [
+    "DEFAULT_MACHINE",
+    "Machine",
+    "PriceTable",
+    "ServicePrice",
+    "age_in_days",
+    "age_warning",
+    "load_prices",
+    "machine",
+    "money",
+]
 
 DEFAULT_MACHINE = "this-machine"
 _SHIPPED = Path(__file__).with_name("hardware.yaml")
 _OLD_AFTER_DAYS = 90
-_KNOWN_KEYS = ("format", "date", "currency", "note", "machines")
+_KNOWN_KEYS = ("format", "date", "currency", "note", "machines", "services")
 _MACHINE_KEYS = ("price_usd_per_hour", "cores", "memory_gb", "gpu", "gpu_memory_gb", "source")
+_SERVICE_KEYS = ("usd_per_mtok_in", "usd_per_mtok_out", "source")
 
 
 @dataclass(frozen=True)
@@ -45,23 +56,47 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class ServicePrice:
+    """What the tokens of a service cost.
+
+    Attributes:
+        name: the service's host, or ``host/model``.
+        usd_per_mtok_in, usd_per_mtok_out: US dollars per million tokens read and written.
+        source: where the price is from.
+        date: of the price.
+    """
+
+    name: str
+    usd_per_mtok_in: float
+    usd_per_mtok_out: float
+    source: str
+    date: datetime.date
+
+    def usd(self, tokens_in: float, tokens_out: float) -> float:
+        """US dollars of some tokens."""
+        return (tokens_in * self.usd_per_mtok_in + tokens_out * self.usd_per_mtok_out) / 1e6
+
+
+@dataclass(frozen=True)
 class PriceTable:
-    """All machines by name, from the shipped table and the user's file; the user's entries win."""
+    """All machines and services by name, from the shipped table and the user's file; the user's entries win."""
 
     machines: Mapping[str, Machine]
+    services: Mapping[str, ServicePrice] = field(default_factory=dict)
 
 
 def load_prices(override: Path | None = None) -> PriceTable:
-    """Read the shipped table, and over it the user's file, which has the same form and may hold fewer machines.
+    """Read the shipped table, and over it the user's file, which has the same form and may hold fewer entries.
 
     Raises:
         ConfigError: the file cannot be read, lacks its date or currency, is in another currency than USD, or has
             unknown keys or impossible values. All faults are reported together.
     """
-    machines = _read(_SHIPPED)
-    if override is not None:
-        machines |= _read(override)
-    return PriceTable(machines)
+    shipped = _read(_SHIPPED)
+    if override is None:
+        return shipped
+    own = _read(override)
+    return PriceTable({**shipped.machines, **own.machines}, {**shipped.services, **own.services})
 
 
 def machine(table: PriceTable, name: str = DEFAULT_MACHINE) -> Machine:
@@ -80,13 +115,19 @@ def machine(table: PriceTable, name: str = DEFAULT_MACHINE) -> Machine:
 
 def age_warning(priced: Machine, today: datetime.date | None = None) -> str | None:
     """Return a sentence where the machine's price is older than 90 days, else None."""
-    days = ((today or datetime.date.today()) - priced.date).days
-    if days <= _OLD_AFTER_DAYS:
+    days = age_in_days(priced.date, today)
+    if days is None:
         return None
     return (
         f"the price of {priced.name} ({priced.price_usd_per_hour:.2f} USD an hour) is from {priced.date}, {days} days "
         "ago; check it and give your own with --prices FILE"
     )
+
+
+def age_in_days(date: datetime.date, today: datetime.date | None = None) -> int | None:
+    """Return the age of a price that is older than 90 days, else None."""
+    days = ((today or datetime.date.today()) - date).days
+    return days if days > _OLD_AFTER_DAYS else None
 
 
 def money(measured: Measured, priced: Machine) -> float:
@@ -98,7 +139,7 @@ def money(measured: Measured, priced: Machine) -> float:
     return measured.wall_s / 3600 * priced.price_usd_per_hour
 
 
-def _read(path: Path) -> dict[str, Machine]:
+def _read(path: Path) -> PriceTable:
     import yaml
 
     try:
@@ -117,13 +158,39 @@ def _read(path: Path) -> dict[str, Machine]:
         faults.add(f"format must be 1 (got {values['format']!r})")
     if values.get("currency") != "USD":
         faults.add(f"currency must be USD: convert the prices (got {values.get('currency', 'no currency')!r})")
-    entries = values.get("machines")
-    if not isinstance(entries, dict):
-        faults.add(f"machines must map names to prices (got {type(entries).__name__})")
-        entries = {}
-    read = {str(name): _machine(str(name), entry, date, faults) for name, entry in entries.items()}
+    listed = {key: _entries(values, key, faults) for key in ("machines", "services")}
+    machines = {name: _machine(name, entry, date, faults) for name, entry in listed["machines"].items()}
+    services = {name: _service(name, entry, date, faults) for name, entry in listed["services"].items()}
     faults.raise_as(ConfigError)
-    return read
+    return PriceTable(machines, services)
+
+
+def _entries(values: Mapping[str, Any], key: str, faults: Faults) -> dict[str, Any]:
+    """Return the entries under a key; a file may have only one of the two."""
+    entries = values.get(key, {} if {"machines", "services"} & {*values} else None)
+    if not isinstance(entries, dict):
+        faults.add(f"{key} must map names to prices (got {type(entries).__name__})")
+        return {}
+    return {str(name): entry for name, entry in entries.items()}
+
+
+def _service(name: str, entry: Any, date: datetime.date, faults: Faults) -> ServicePrice:
+    """Check one entry; on a fault, note it and return a free service."""
+    if not isinstance(entry, dict):
+        faults.add(f"{name} must have usd_per_mtok_in and usd_per_mtok_out (got {entry!r})")
+        return ServicePrice(name, 0.0, 0.0, "", date)
+    for key in entry:
+        if key not in _SERVICE_KEYS:
+            faults.add(f"{name}: unknown key {key!r}{nearest(str(key), _SERVICE_KEYS)}")
+    read, written = (_amount(name, key, entry.get(key), faults) for key in _SERVICE_KEYS[:2])
+    return ServicePrice(name, read, written, str(entry.get("source", "")), date)
+
+
+def _amount(name: str, key: str, value: object, faults: Faults) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        faults.add(f"{name}: {key} must be a number of at least 0 (got {value!r})")
+        return 0.0
+    return float(value)
 
 
 def _date(value: object, faults: Faults) -> datetime.date:
@@ -144,17 +211,13 @@ def _machine(name: str, entry: Any, date: datetime.date, faults: Faults) -> Mach
             faults.add(f"{name}: unknown key {key!r}{nearest(str(key), _MACHINE_KEYS)}")
     numbers = {}
     for key in ("price_usd_per_hour", "cores", "memory_gb", "gpu_memory_gb"):
-        value = entry.get(key, 0 if key != "price_usd_per_hour" else None)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            faults.add(f"{name}: {key} must be a number of at least 0 (got {value!r})")
-        else:
-            numbers[key] = value
+        numbers[key] = _amount(name, key, entry.get(key, 0 if key != "price_usd_per_hour" else None), faults)
     return replace(
         free,
         source=str(entry.get("source", "")),
         gpu=str(entry.get("gpu", "")),
-        price_usd_per_hour=float(numbers.get("price_usd_per_hour", 0)),
-        cores=int(numbers.get("cores", 0)),
-        memory_gb=float(numbers.get("memory_gb", 0)),
-        gpu_memory_gb=float(numbers.get("gpu_memory_gb", 0)),
+        price_usd_per_hour=numbers["price_usd_per_hour"],
+        cores=int(numbers["cores"]),
+        memory_gb=numbers["memory_gb"],
+        gpu_memory_gb=numbers["gpu_memory_gb"],
     )

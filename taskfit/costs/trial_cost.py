@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskfit.costs.flops import flops
 from taskfit.costs.meter import Measured
-from taskfit.costs.prices import Machine, money
+from taskfit.costs.prices import Machine, ServicePrice, money
 from taskfit.errors import StudyError
 from taskfit.models.work import Work
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from taskfit.costs.architecture import Architecture
 
 __all__ = ["TrialCost", "trial_cost"]
+
+
+_LATER = {"usd_service_fit", "usd_service_predict", "usd_paid", "cached_answers"} | {
+    f"{kind}_{side}_tokens" for kind in ("service", "paid") for side in ("prompt", "answer")
+}
+"""Fields that results of version 0.1 lack; they are 0 there."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,11 @@ class TrialCost:
         rows_predicted: rows of the test set.
         artefact_bytes: size of the predictor folder; a base model that it only names is not in it.
         fit_flops, predict_flops: operations; None where the model's family cannot be counted.
-        usd_fit, usd_predict: seconds on the clock at the price of the whole machine.
+        usd_fit, usd_predict: seconds on the clock at the price of the whole machine, and a service's tokens.
         machine, price_usd_per_hour, price_date: the price that was used; the date as YYYY-MM-DD.
+        usd_service_fit, usd_service_predict: of these amounts, the tokens of a service, those of answers from the
+            cache included: what the same costs on new rows.
+        usd_paid: what was billed for tokens this time.
     """
 
     fit: Measured
@@ -46,6 +55,9 @@ class TrialCost:
     machine: str
     price_usd_per_hour: float
     price_date: str
+    usd_service_fit: float = 0.0
+    usd_service_predict: float = 0.0
+    usd_paid: float = 0.0
 
     @property
     def s_per_row(self) -> float:
@@ -98,6 +110,7 @@ def trial_cost(
     architecture: Architecture | None,
     needs_model: bool,
     machine: Machine,
+    service: ServicePrice | None = None,
 ) -> TrialCost:
     """Join what was measured and counted.
 
@@ -111,6 +124,7 @@ def trial_cost(
         architecture: None where there is no model or its family cannot be counted.
         needs_model: false for strategies without a language model: their operations are 0, not unknown.
         machine: whose price counts.
+        service: what the tokens cost, where a service answered.
 
     Raises:
         StudyError: no rows were predicted.
@@ -118,6 +132,8 @@ def trial_cost(
     if rows_predicted < 1:
         raise StudyError(f"a trial must have predicted at least one row (got {rows_predicted})")
     is_unknown = needs_model and architecture is None
+    of_service = [_service_usd(service, work) for work in (fit_work, predict_work)]
+    paid = fit_work + predict_work
     return TrialCost(
         fit=fit,
         predict=predict,
@@ -127,12 +143,19 @@ def trial_cost(
         artefact_bytes=artefact_bytes,
         fit_flops=None if is_unknown else flops(architecture, fit_work),
         predict_flops=None if is_unknown else flops(architecture, predict_work),
-        usd_fit=money(fit, machine),
-        usd_predict=money(predict, machine),
+        usd_fit=money(fit, machine) + of_service[0],
+        usd_predict=money(predict, machine) + of_service[1],
         machine=machine.name,
         price_usd_per_hour=machine.price_usd_per_hour,
         price_date=machine.date.isoformat(),
+        usd_service_fit=of_service[0],
+        usd_service_predict=of_service[1],
+        usd_paid=0.0 if service is None else service.usd(paid.paid_prompt_tokens, paid.paid_answer_tokens),
     )
+
+
+def _service_usd(service: ServicePrice | None, work: Work) -> float:
+    return 0.0 if service is None else service.usd(work.service_prompt_tokens, work.service_answer_tokens)
 
 
 def _record(kind: type[Any], values: object, subject: str) -> Any:  # one of the four record types above
@@ -140,7 +163,7 @@ def _record(kind: type[Any], values: object, subject: str) -> Any:  # one of the
     if not isinstance(values, Mapping):
         raise StudyError(f"{subject}: expected an object (got {type(values).__name__})")
     known = {field.name: str(field.type) for field in fields(kind)}
-    wrong = sorted(known.keys() ^ values.keys())
+    wrong = sorted((values.keys() - known.keys()) | (known.keys() - values.keys() - _LATER))
     if wrong:
         raise StudyError(f"{subject}: missing or unknown values: {', '.join(wrong)}")
     for name, value in values.items():

@@ -12,7 +12,6 @@ import datetime
 import email.utils
 import hashlib
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from taskfit.inference.http_limits import RateLimit, Spending
     from taskfit.models.service import Service
 
-__all__ = ["Caller", "ContextError", "Retry", "read_key"]
+__all__ = ["Caller", "ContextError", "Retry"]
 
 _T = TypeVar("_T")
 _RETRIED = (408, 409, 425, 429)
@@ -304,24 +303,6 @@ class Caller:
             self._repeats_ids = True
         elif earlier[0] != asked:
             raise ReplyError(f"gave one reply (id {name[:40]!r}) to two different requests")
-
-
-def read_key(service: Service) -> str:
-    """Return the service's key from the environment; empty where none is named.
-
-    Raises:
-        ServiceError: the variable is empty, or holds what cannot be a key. Its value is not repeated.
-    """
-    if not service.key:
-        return ""
-    key = os.environ.get(service.key, "").strip()
-    if not key:
-        raise ServiceError(
-            f"the key of {service.host} is not set", f"Put it into the environment: export {service.key}=…"
-        )
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ServiceError(f"what stands in {service.key} cannot be a key: it holds spaces, or characters not in ASCII")
-    return key
 
 
 def _most(body: Mapping[str, Any], content: bytes) -> Usage:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from taskfit.errors import ConfigError, EngineError, NoScoresError, ServiceError
-from taskfit.inference.http_call import Caller, ContextError, Retry, read_key
+from taskfit.inference.http_call import Caller, ContextError, Retry
+from taskfit.inference.http_check import read_key
 from taskfit.inference.http_limits import RateLimit, Spending
 from taskfit.inference.http_wire import (
     Usage,

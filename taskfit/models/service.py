@@ -184,7 +184,8 @@ class ServiceModel(LanguageModel):
 
     Attributes:
         service: what the name says.
-        usd_per_mtok: US dollars per million tokens in and out; None: not known (see :mod:`taskfit.costs.prices`).
+        usd_per_mtok: US dollars per million tokens in and out, as the name says; None where it does not, until
+            somebody who has a price table sets it.
         context: 0: only the service knows.
 
     Raises:
@@ -201,6 +202,8 @@ class ServiceModel(LanguageModel):
         self.has_chat_template = self.service.style == "chat"
         self.end_token_ids = ()
         self.usd_per_mtok: tuple[float, float] | None = None
+        if self.service.usd_in is not None or self.service.usd_out is not None:
+            self.usd_per_mtok = (self.service.usd_in or 0.0, self.service.usd_out or 0.0)
 
     def __repr__(self) -> str:
         return f"ServiceModel({self.name!r})"

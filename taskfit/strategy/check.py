@@ -28,7 +28,9 @@ def check_fit(strategy: Strategy, kind: Kind, architecture: Architecture | None)
     faults = Faults(f"strategy {strategy.name!r}")
     if kind not in strategy.kinds:
         faults.add(f"solves tasks of kind {', '.join(sorted(strategy.kinds))} (got {kind})")
-    if strategy.architectures and architecture not in strategy.architectures:
+    if strategy.architectures and architecture == "service" and architecture not in strategy.architectures:
+        faults.add("needs a model's weights, and a service gives answers only; strategies that only prompt can use it")
+    elif strategy.architectures and architecture not in strategy.architectures:
         needed = " or ".join(sorted(strategy.architectures))
         faults.add(f"needs a model of architecture {needed} (got {architecture or 'no model'})")
     faults.raise_as(ConfigError)

@@ -63,8 +63,8 @@ class Composed:
 
     @property
     def architectures(self) -> frozenset[Architecture]:
-        """Models that generate, as far as the change of weights can use them."""
-        generating: frozenset[Architecture] = frozenset({"decoder", "encoder-decoder"})
+        """Models that generate, services among them, as far as the change of weights can use them."""
+        generating: frozenset[Architecture] = frozenset({"decoder", "encoder-decoder", "service"})
         return generating if self.weights is None else generating & self.weights.architectures
 
     @property

@@ -35,9 +35,9 @@ class BaseModel:
 
     Attributes:
         name: as the user gave it.
-        folder: where its files lay.
+        folder: where its files lay; empty for a service.
         fingerprint: of its files; another model is refused.
-        dtype: number format it predicted in, such as ``float32``.
+        dtype: number format it predicted in, such as ``float32``; ``service`` for a service.
     """
 
     name: str
@@ -227,6 +227,8 @@ def _work_from(values: Mapping[str, Value], faults: Faults) -> Work:
 
 
 def _base_of(model: LanguageModel) -> BaseModel:
+    if model.architecture == "service":
+        return BaseModel(model.name, "", model.fingerprint, model.architecture, "service")
     dtype = str(model.dtype).removeprefix("torch.")
     return BaseModel(model.name, str(model.folder.resolve()), model.fingerprint, model.architecture, dtype)
 

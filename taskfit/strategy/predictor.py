@@ -128,6 +128,10 @@ def load_predictor(
         raise PredictorError(f"{folder}: strategy: {error.message}", error.hint) from error
     if not manifest.needs_base or manifest.base is None:
         return strategy.restore(None, folder, manifest)
+    if model is None and manifest.base.architecture == "service":
+        from taskfit.strategy.service import check_may_ask
+
+        check_may_ask(folder, manifest.base.name)
     base = model if model is not None else _load_base(manifest.base, dtype, device)
     _check_base(folder, manifest.base, base)
     return strategy.restore(base, folder, manifest)
@@ -167,6 +171,10 @@ def _prediction(row: Row, outcome: Outcome) -> Prediction:
 
 def engine_for(model: LanguageModel) -> Engine:
     """Return the engine that answers requests with this model."""
+    if model.architecture == "service":
+        from taskfit.strategy.service import service_engine
+
+        return service_engine(model)
     from taskfit.inference.torch_engine import TorchEngine
 
     return TorchEngine(model)
@@ -176,6 +184,8 @@ def _load_base(base: BaseModel, dtype: str | None, device: str) -> LanguageModel
     """Load the base model from the folder it lay in, or by its name where that folder is gone."""
     from taskfit.models import load
 
+    if base.architecture == "service":
+        return load(base.name)
     where = base.folder if base.folder and Path(base.folder).is_dir() else base.name
     return replace(load(where, dtype=dtype or base.dtype, device=device), name=base.name)
 

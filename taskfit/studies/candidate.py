@@ -113,8 +113,10 @@ def mean_cost(results: Sequence[TrialResult], usd_per_hour: float) -> Cost:
     row_flops = [cost.predict_flops / cost.rows_predicted for cost in costs if cost.predict_flops is not None]
     rows = [max(1, result.counts["rows"]) for result in results]
     return Cost(
-        usd_fit=usd_per_hour * fmean(cost.fit.wall_s for cost in costs) / 3600,
-        usd_per_row=usd_per_hour * fmean(cost.s_per_row for cost in costs) / 3600,
+        usd_fit=fmean(usd_per_hour * cost.fit.wall_s / 3600 + cost.usd_service_fit for cost in costs),
+        usd_per_row=fmean(
+            usd_per_hour * cost.s_per_row / 3600 + cost.usd_service_predict / cost.rows_predicted for cost in costs
+        ),
         fit_s=fmean(cost.fit.wall_s for cost in costs),
         latency_ms=fmean(1000 * cost.s_per_row for cost in costs),
         fit_memory_bytes=max(cost.fit.peak_memory_bytes + cost.fit.peak_gpu_bytes for cost in costs),

@@ -10,9 +10,9 @@ from taskfit.errors import TaskfitError
 
 if TYPE_CHECKING:
     from taskfit.costs.architecture import Architecture
-    from taskfit.costs.prices import Machine
+    from taskfit.costs.prices import Machine, ServicePrice
 
-__all__ = ["architecture_of", "priced_machine"]
+__all__ = ["architecture_of", "priced_machine", "priced_service"]
 
 
 def priced_machine(hardware: str | None, prices: Path | None) -> Machine:
@@ -28,6 +28,25 @@ def priced_machine(hardware: str | None, prices: Path | None) -> Machine:
     from taskfit.costs.prices import DEFAULT_MACHINE, load_prices, machine
 
     return machine(load_prices(prices), hardware or DEFAULT_MACHINE)
+
+
+def priced_service(model: str | None, prices: Path | None) -> ServicePrice | None:
+    """Return what a service's tokens cost; None where the model is none of a service.
+
+    Args:
+        model: its name.
+        prices: the user's own table; None: the shipped one alone.
+
+    Raises:
+        ConfigError: nobody says what they cost, or a faulty table.
+    """
+    from taskfit.costs.prices import load_prices
+    from taskfit.costs.service_prices import service_price
+    from taskfit.models.service import is_service_name, read_service_name
+
+    if model is None or not is_service_name(model):
+        return None
+    return service_price(read_service_name(model), load_prices(prices))
 
 
 def architecture_of(config: Mapping[str, Any] | None) -> Architecture | None:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from taskfit.studies.costing import architecture_of, priced_machine
+from taskfit.models.service import read_service_name
+from taskfit.studies.costing import architecture_of, priced_machine, priced_service
 from taskfit.studies.needs import shots, usage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from taskfit.costs.prices import Machine
     from taskfit.strategy.contract import Strategy
     from taskfit.studies.spec import ModelFacts, StudyConfig
@@ -29,6 +32,7 @@ class Forecaster:
     Attributes:
         speed: FLOP/s measured on this machine; 0 when no strategy needs a model.
         question_tokens, answer_tokens: means of a sample of rows, from their characters.
+        prices: the user's own price table.
     """
 
     task: Task
@@ -36,11 +40,19 @@ class Forecaster:
     speed: float
     question_tokens: float
     answer_tokens: float
+    prices: Path | None = None
 
-    def of(self, strategy: Strategy, facts: ModelFacts | None, train_rows: int | None) -> tuple[float, float] | None:
-        """Return expected seconds and US dollars; None where the model's family cannot be counted."""
+    def of(
+        self, strategy: Strategy, facts: ModelFacts | None, train_rows: int | None
+    ) -> tuple[float | None, float] | None:
+        """Return expected seconds and US dollars; None where the model's family cannot be counted.
+
+        Nobody knows a service's seconds: they are None.
+        """
         from taskfit.costs.price_trial import TrialFacts, forecast
 
+        if facts is not None and facts.architecture == "service":
+            return None, self._service_usd(strategy, facts)
         architecture = architecture_of(None if facts is None else facts.config)
         if facts is not None and architecture is None:
             return None
@@ -70,6 +82,18 @@ class Forecaster:
         )
         return expected.wall_s, expected.usd
 
+    def _service_usd(self, strategy: Strategy, facts: ModelFacts) -> float:
+        """What all its requests read and write; where prompts are echoed to score labels, one request a label."""
+        service, price = read_service_name(facts.name), priced_service(facts.name, self.prices)
+        definition, examples = self.task.definition, shots(strategy)
+        asked = usage(strategy, definition, len(self.task.validation))
+        requests = len(self.task.test) * asked.requests + asked.fit_requests
+        if service.style == "completions" and service.scores in ("auto", "echo") and not asked.is_generated:
+            requests *= max(1, len(definition.labels))
+        read = examples * (self.question_tokens + self.answer_tokens) + self.question_tokens
+        written = self.answer_tokens + asked.generated_tokens / max(1.0, asked.requests)
+        return 0.0 if price is None else price.usd(requests * read, requests * written)
+
 
 def forecaster(task: Task, config: StudyConfig, speed: float) -> Forecaster:
     """Return what prices the trials of this task.
@@ -84,6 +108,7 @@ def forecaster(task: Task, config: StudyConfig, speed: float) -> Forecaster:
         speed,
         _tokens([definition.prompt_text(row) for row in rows]),
         _tokens([definition.target_text(row) for row in rows]),
+        config.prices,
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
+from taskfit.models.service import is_service_name
+from taskfit.studies.costing import priced_service
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, forecaster
 from taskfit.studies.needs import check_task, shots, uses_seed, uses_train
@@ -64,7 +66,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
         skipped=_grouped(skipped),
         price=Price(price.machine.name, price.machine.price_usd_per_hour, price.machine.date.isoformat()),
         detectable_difference=_detectable(task),
-        notes=(*notes, *_price_notes(price.machine), *_size_notes(task)),
+        notes=(*notes, *_price_notes(price.machine), *_service_notes(models, config), *_size_notes(task)),
     )
 
 
@@ -150,32 +152,36 @@ def _models(
     found: list[ModelFacts] = []
     speed, number_format = 0.0, ""
     absent: list[Skipped] = []
-    start_server(has_models=True)
+    names = [*dict.fromkeys(config.models or EMBEDDED_MODELS)]
+    start_server(has_models=not all(map(is_service_name, names)))
     with tempfile.TemporaryDirectory() as folder:
-        for name in dict.fromkeys(config.models or EMBEDDED_MODELS):
+        for name in names:
             job = (name, rooms)
             try:
-                facts, speed, number_format = call(_describe, job, Path(folder) / "log.txt", ignore_line)
+                facts, measured, used_format = call(_describe, job, Path(folder) / "log.txt", ignore_line)
             except MissingExtraError as error:
                 if config.models:
                     raise
                 absent.append(Skipped("every strategy", name, error.message))
             else:
                 found.append(facts)
-    if found:
+                speed, number_format = max(speed, measured), used_format or number_format
+    if number_format:
         notes.append(f"models compute in {number_format}")
     return tuple(found), speed, absent
 
 
 def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, float, str]:
     """Return a model's facts, this machine's speed in FLOP/s and its number format; runs in a process of its own."""
+    name, rooms = job
+    facts = rooms.describe_model(name)
+    if facts.architecture == "service":
+        return facts, 0.0, ""
     import torch
 
     from taskfit.costs.price_trial import probe_speed
     from taskfit.models.dtype import fast_dtype
 
-    name, rooms = job
-    facts = rooms.describe_model(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return facts, probe_speed(), fast_dtype(device)[1]
 
@@ -263,6 +269,14 @@ def _price_notes(priced: Machine) -> list[str]:
 
     warning = age_warning(priced)
     return [] if warning is None else [warning]
+
+
+def _service_notes(models: Iterable[ModelFacts], config: StudyConfig) -> list[str]:
+    from taskfit.costs.service_prices import service_note
+    from taskfit.models.service import read_service_name
+
+    prices = {facts.name: priced_service(facts.name, config.prices) for facts in models}
+    return [service_note(read_service_name(name), price) for name, price in prices.items() if price is not None]
 
 
 def _size_notes(task: Task) -> list[str]:

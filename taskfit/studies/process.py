@@ -182,7 +182,8 @@ def start(function: Work[Argument, Result], argument: Argument, log: Path) -> Ch
     """
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child_main, args=(function, argument, sender, log), daemon=False)
+    job = (function, argument, sender, log, dict(os.environ))
+    process = context.Process(target=_child_main, args=job, daemon=False)
     with _main_module_hidden():
         process.start()
     sender.close()
@@ -232,7 +233,10 @@ def _main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = original
 
 
-def _child_main(function: Work[Argument, Result], argument: Argument, sender: Connection, log: Path) -> None:
+def _child_main(
+    function: Work[Argument, Result], argument: Argument, sender: Connection, log: Path, environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)  # the server has that of its own start: a key set later would be missing
     os.setsid()
     _die_with_parent()
     _print_into(log)

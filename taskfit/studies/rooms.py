@@ -46,11 +46,17 @@ def load_model(name: str) -> LanguageModel:
 
 
 def describe_model(name: str) -> ModelFacts:
-    """Load a model and say what planning needs to know of it.
+    """Load a model and say what planning needs to know of it. A service is asked whether it is there and has the model.
 
     Loading it whole is what shows that it can be used: a missing weight is found before anything runs.
     """
+    from taskfit.inference.http_check import check_service
+    from taskfit.models.service import ServiceModel
+
     model = load_model(name)
+    if isinstance(model, ServiceModel):
+        check_service(model.service)
+        return ModelFacts(name, model.architecture, model.fingerprint, model.context, 0)
     weights = sum(path.stat().st_size for path in model.folder.glob("*.safetensors"))
     config = getattr(model.module, "config", None)
     values = config.to_dict() if config is not None else {}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from taskfit.errors import ResourceError
 from taskfit.files import remove_unfinished
+from taskfit.models.service import is_service_name
 from taskfit.studies.events import OnEvent, TrialEnded, TrialFound, TrialSaid, TrialStarted, ignore
 from taskfit.studies.folder import locked
 from taskfit.studies.process import Child, Raised, start, start_server, wait_any
@@ -95,7 +96,8 @@ class _Session:
         """Run all that waits."""
         self._sort_out()
         if self.waiting:
-            start_server(has_models=any(spec.model is not None for spec in self.plan.trials))
+            models = {spec.model for spec in self.plan.trials if spec.model is not None}
+            start_server(has_models=not all(map(is_service_name, models)))
         try:
             while self.waiting or self.running:
                 self._start_some()

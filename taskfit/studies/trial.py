@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from taskfit.costs.meter import Meter, folder_bytes
 from taskfit.costs.trial_cost import trial_cost
 from taskfit.errors import StudyError
-from taskfit.studies.costing import architecture_of, priced_machine
+from taskfit.studies.costing import architecture_of, priced_machine, priced_service
 from taskfit.studies.folder import disk_full_named
 from taskfit.studies.predictions import StoredPrediction, stored
 from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
@@ -28,6 +28,7 @@ from taskfit.studies.spec import TrialSpec
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
+    from taskfit.models.service import ServiceModel
     from taskfit.strategy.contract import Budget, Prediction, Predictor, Strategy
     from taskfit.tasks.task import Task, Value
 
@@ -102,6 +103,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         predictor = strategy.fit(model, task, seed=spec.seed, budget=_budget(job, say, notes))
     with Meter("predict") as predict:
         predictions = list(predictor.predict(task.test))
+    _note_cache(predictor, notes)
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
     cost = trial_cost(
@@ -114,6 +116,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         architecture=architecture,
         needs_model=model is not None,
         machine=priced_machine(job.hardware, job.prices),
+        service=priced_service(spec.model, job.prices),
     ).to_json()
     _note_cost(saved, cost)
     result = TrialResult(
@@ -132,9 +135,17 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
 
 
 def _config_of(model: LanguageModel | None) -> Mapping[str, Value] | None:
-    config = None if model is None else getattr(model.module, "config", None)
+    if model is None or model.architecture == "service":
+        return None
+    config = getattr(model.module, "config", None)
     values: Mapping[str, Value] | None = None if config is None else config.to_dict()
     return values
+
+
+def _note_cache(predictor: Predictor, notes: list[str]) -> None:
+    cached = (predictor.fit_work + predictor.predict_work).cached_answers
+    if cached:
+        notes.append(f"{cached} answers came from the cache: the seconds are not the service's; tokens and money are")
 
 
 def _save(job: TrialJob, predictor: Predictor) -> Path:
@@ -191,6 +202,9 @@ def _model(job: TrialJob) -> LanguageModel | None:
             f"(fingerprint {model.fingerprint[:12]}, planned {str(job.spec.model_fingerprint)[:12]})",
             "start a new study with another --out",
         )
+    price = priced_service(job.spec.model, job.prices)
+    if price is not None:
+        cast("ServiceModel", model).usd_per_mtok = (price.usd_per_mtok_in, price.usd_per_mtok_out)
     return model
 
 
