@@ -10,7 +10,7 @@ import torch
 
 from taskfit.errors import ResourceError
 
-__all__ = ["Size", "batches", "default_batch_tokens", "in_halves"]
+__all__ = ["Size", "batches", "default_batch_tokens", "default_pack_tokens", "in_halves", "in_order"]
 
 Result = TypeVar("Result")
 
@@ -38,6 +38,11 @@ def default_batch_tokens(device: torch.device) -> int:
     return 32_768 if device.type == "cuda" else 4_096
 
 
+def default_pack_tokens(device: torch.device) -> int:
+    """Return how many positions are packed into one sequence: on a processor few enough to stay in its cache."""
+    return 32_768 if device.type == "cuda" else 1_024
+
+
 def batches(sizes: Sequence[Size], batch_tokens: int) -> list[list[int]]:
     """Return rows by number, grouped by length so that little is padded, the longest first.
 
@@ -55,6 +60,24 @@ def batches(sizes: Sequence[Size], batch_tokens: int) -> list[list[int]]:
         else:
             found.append([row])
             logits = size.logits
+    return found
+
+
+def in_order(sizes: Sequence[Size], batch_tokens: int) -> list[list[int]]:
+    """Return rows by number in the order given, for batches that are not padded.
+
+    A batch holds at most ``batch_tokens`` positions and no more logits than fit into some hundred megabytes; a row
+    that is larger than that alone is a batch of its own.
+    """
+    found: list[list[int]] = []
+    positions = logits = 0
+    for row, size in enumerate(sizes):
+        positions, logits = positions + size.positions, logits + size.logits
+        if found and positions <= batch_tokens and logits <= _MOST_LOGITS:
+            found[-1].append(row)
+        else:
+            found.append([row])
+            positions, logits = size.positions, size.logits
     return found
 
 

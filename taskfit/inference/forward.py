@@ -11,7 +11,17 @@ from torch import Tensor
 
 from taskfit.errors import EngineError
 
-__all__ = ["check_finite", "evaluating", "expand_cache", "forward", "long_tensor", "select_rows", "vocabulary_size"]
+__all__ = [
+    "check_finite",
+    "evaluating",
+    "expand_cache",
+    "forward",
+    "hidden_states",
+    "long_tensor",
+    "output_layer",
+    "select_rows",
+    "vocabulary_size",
+]
 
 
 def forward(module: Any, rows: Tensor, columns: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
@@ -37,7 +47,7 @@ def forward(module: Any, rows: Tensor, columns: Tensor, **inputs: Any) -> tuple[
         hidden = arguments[0]  # (batch, length, width); longer than the ids where a method puts tokens in front
         return (hidden[rows, columns + (hidden.shape[1] - length)].unsqueeze(0), *arguments[1:])
 
-    hook = module.get_output_embeddings().register_forward_pre_hook(gather)
+    hook = output_layer(module).register_forward_pre_hook(gather)
     try:
         output = module(**inputs, return_dict=True)
     finally:
@@ -48,9 +58,41 @@ def forward(module: Any, rows: Tensor, columns: Tensor, **inputs: Any) -> tuple[
     return logits[0].float(), getattr(output, "past_key_values", None)
 
 
+def hidden_states(module: Any, columns: Tensor, **inputs: Any) -> Tensor:
+    """Run a model on one row and return what its output layer is given, at some positions only.
+
+    Args:
+        module: the transformers model or a wrapper of it.
+        columns: shape (positions,): places in the row of ``input_ids``; there may be none.
+        inputs: of the model's forward method.
+
+    Returns:
+        hidden states, shape (positions, width)
+    """
+    seen: list[Tensor] = []
+
+    def gather(_layer: torch.nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(arguments[0][0, columns])
+        return (arguments[0][:, :0], *arguments[1:])  # the output layer has nothing to do
+
+    hook = output_layer(module).register_forward_pre_hook(gather)
+    try:
+        module(**inputs, return_dict=True)
+    finally:
+        hook.remove()
+    if len(seen) != 1:
+        raise EngineError(f"{type(module).__name__} does not use its output layer the usual way; it cannot be scored")
+    return seen[0]
+
+
+def output_layer(module: Any) -> Any:
+    """Return the layer that gives logits."""
+    return module.get_output_embeddings()
+
+
 def vocabulary_size(module: Any) -> int:
     """Return the number of logits a position has."""
-    return int(module.get_output_embeddings().weight.shape[0])
+    return int(output_layer(module).weight.shape[0])
 
 
 def long_tensor(values: Any, device: torch.device) -> Tensor:

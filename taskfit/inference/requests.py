@@ -56,6 +56,8 @@ class Scored:
         cut_tokens: prompt tokens left out because the context is too short.
         dropped_shots: worked examples left out for the same reason.
         is_merged: the tokenizer merged the prompt's end with a continuation's start; the joint tokens were scored.
+        has_prefix_pair: one continuation begins with all tokens of another, which can only be likelier: nothing
+            says that it ends there.
     """
 
     logprobs: tuple[float, ...]
@@ -64,6 +66,17 @@ class Scored:
     cut_tokens: int = 0
     dropped_shots: int = 0
     is_merged: bool = False
+    has_prefix_pair: bool = False
+
+    @property
+    def margin(self) -> float:
+        """The best log-probability minus the second best: infinite where there is one continuation only.
+
+        A decision whose margin is below the rounding of the number format (about 1e-4 in float32, 0.1 in bfloat16)
+        may fall the other way on another machine.
+        """
+        ranked = sorted(self.logprobs, reverse=True)
+        return ranked[0] - ranked[1] if len(ranked) > 1 else float("inf")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from taskfit import __version__
@@ -13,12 +14,11 @@ from taskfit.models.encoding import Encoded, encode
 from taskfit.models.work import Work
 
 if TYPE_CHECKING:
+    from taskfit.inference.sharing import Sharing
+    from taskfit.inference.trie import Ids
     from taskfit.models.language_model import LanguageModel
 
 __all__ = ["TorchEngine"]
-
-_PROBE_PROMPTS = (tuple(range(7, 19)), tuple(range(7, 16)))
-_PROBE_ANSWERS = ((20, 21, 22), (20, 23), (24,), (25, 21, 20))
 
 
 class TorchEngine:
@@ -28,26 +28,30 @@ class TorchEngine:
     Dropout is off while it runs; the model is left in the mode it was found in.
 
     Args:
-        model: a decoder or encoder-decoder, tuned or not.
+        model: tuned or not; an encoder scores with its masked-token head and generates nothing.
         batch_tokens: most positions, padding included, that go through the model at once; chosen by device when None.
             Where memory runs out, batches are halved.
     """
 
     def __init__(self, model: LanguageModel, *, batch_tokens: int | None = None) -> None:
-        from taskfit.inference.batches import default_batch_tokens
+        from taskfit.inference.batches import default_batch_tokens, default_pack_tokens
 
-        if model.architecture == "encoder":
+        if model.architecture == "encoder" and not model.has_masked_head:
             raise EngineError(
-                f"model {model.name!r} is an encoder: it neither scores nor generates text",
+                f"model {model.name!r} is an encoder without a masked-token head: it neither scores nor generates text",
                 "Use the strategy 'encoder', which puts a head on it, or give a decoder or encoder-decoder.",
             )
         if batch_tokens is not None and batch_tokens < 1:
             raise EngineError(f"batch_tokens must be at least 1 (got {batch_tokens})")
         self._model = model
         self._batch_tokens = batch_tokens or default_batch_tokens(model.device)
+        self._pack_tokens = batch_tokens or default_pack_tokens(model.device)
         self._work = Work()
         self._content = ModelContent(model)
-        self._takes_trees: bool | None = None
+        self._notes: dict[str, None] = {}
+        self._has_tried = False
+        self._sharing: Sharing | None = None
+        self._window = float("inf")
 
     @property
     def work(self) -> Work:
@@ -61,12 +65,17 @@ class TorchEngine:
         versions = {name: version(name) for name in ("torch", "transformers")} | {"taskfit": __version__}
         return {"engine": "torch", "model": self._content.fingerprint(), "device": self._model.device.type, **versions}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the answers so far, in sentences, each once."""
+        return tuple(self._notes)
+
     def run(self, requests: Sequence[Request]) -> list[Response]:
         """Answer all requests, in order.
 
         Raises:
             EngineError: a continuation is empty, two of one request have the same tokens, a number is out of its
-                range, nothing is left of the context, or the model gives NaN.
+                range, nothing is left of the context, an encoder is asked for a text, or the model gives NaN.
             ResourceError: memory runs out on a single request.
         """
         from taskfit.inference.forward import evaluating
@@ -82,38 +91,64 @@ class TorchEngine:
         return [answers[number] for number in range(len(requests))]
 
     def _score(self, numbers: Sequence[int], encoded: Sequence[Encoded]) -> dict[int, Response]:
-        chosen = [encoded[number] for number in numbers]
-        if not chosen:
+        if not numbers:
             return {}
-        scores, work = self._scorer(chosen)(self._model, chosen, self._batch_tokens)
+        distinct = list(dict.fromkeys((encoded[number].prompt, encoded[number].answers) for number in numbers))
+        scores, work = self._scores([Encoded(prompt, answers) for prompt, answers in distinct])
         self._work += work
-        return {
-            number: Scored(
-                logprobs=logprobs,
-                tokens=tuple(map(len, row.answers)),
-                prompt_tokens=len(row.prompt),
-                cut_tokens=row.cut_tokens,
-                dropped_shots=row.dropped_shots,
-                is_merged=row.is_merged,
-            )
-            for number, row, logprobs in zip(numbers, chosen, scores, strict=True)
-        }
+        found = dict(zip(distinct, scores, strict=True))
+        return {number: self._scored(encoded[number], found) for number in numbers}
 
-    def _scorer(self, encoded: Sequence[Encoded]) -> Callable[..., tuple[list[tuple[float, ...]], Work]]:
-        from taskfit.inference.score_decoder import score_separately, score_trees
+    def _scores(self, encoded: Sequence[Encoded]) -> tuple[list[tuple[float, ...]], Work]:
+        from taskfit.inference.score_decoder import score_separately
+        from taskfit.inference.score_encoder import score_encoder
         from taskfit.inference.score_encoder_decoder import score_encoder_decoder
+        from taskfit.inference.score_shared import score_shared
+        from taskfit.inference.sharing import cache_bytes
 
-        if self._model.architecture == "encoder-decoder":
-            return score_encoder_decoder
+        model = self._model
+        if model.architecture == "encoder":
+            return score_encoder(model, encoded, self._batch_tokens)
+        if model.architecture == "encoder-decoder":
+            return score_encoder_decoder(model, encoded, self._batch_tokens)
+        sharing = self._find_sharing()
         longest = max(len(row.prompt) + max(map(len, row.answers)) for row in encoded)
-        return score_trees if self._can_share(longest) else score_separately
+        if sharing is None or not sharing.reaches(self._window, longest):
+            self._note(
+                f"{model.name}: answers are scored one by one, because its attention does not let rows share what they "
+                "have in common; scores are the same, only slower"
+            )
+            return score_separately(model, encoded, self._batch_tokens)
+        return score_shared(model, encoded, self._pack_tokens, sharing, cache_bytes=cache_bytes(model.device))
+
+    def _scored(self, row: Encoded, found: Mapping[tuple[Ids, tuple[Ids, ...]], tuple[float, ...]]) -> Scored:
+        has_prefix_pair = _has_prefix_pair(row.answers)
+        if has_prefix_pair:
+            self._note(
+                "one answer begins with another: the shorter one is scored without its end, so it can only be likelier"
+            )
+        if row.is_merged:
+            self._note(
+                "the tokenizer merges the end of a prompt with the start of an answer: their joint tokens are scored"
+            )
+        return Scored(
+            logprobs=found[row.prompt, row.answers],
+            tokens=tuple(map(len, row.answers)),
+            prompt_tokens=len(row.prompt),
+            cut_tokens=row.cut_tokens,
+            dropped_shots=row.dropped_shots,
+            is_merged=row.is_merged,
+            has_prefix_pair=has_prefix_pair,
+        )
+
+    def _note(self, sentence: str) -> None:
+        self._notes.setdefault(sentence)
 
     def _generate(self, asked: Sequence[tuple[int, Generate]], encoded: Sequence[Encoded]) -> dict[int, Response]:
         from taskfit.inference.generate import generate
 
         if not asked:
             return {}
-        _check_can_generate(self._model)
         longest = max(len(encoded[number].prompt) + request.max_tokens for number, request in asked)
         texts, work = generate(
             self._model,
@@ -124,11 +159,17 @@ class TorchEngine:
         self._work += work
         return {number: text for (number, _), text in zip(asked, texts, strict=True)}
 
+    def _find_sharing(self) -> Sharing | None:
+        """How rows can be shared; tried once."""
+        from taskfit.inference.sharing import declared_window, find_sharing
+
+        if not self._has_tried:
+            self._sharing, self._window, self._has_tried = find_sharing(self._model), declared_window(self._model), True
+        return self._sharing
+
     def _can_share(self, longest: int) -> bool:
-        """Whether one mask and one cache may serve several answers: tried once, and no window is shorter."""
-        if self._takes_trees is None:
-            self._takes_trees = _takes_trees(self._model)
-        return self._takes_trees and longest <= _window(self._model)
+        """Whether a cache may be continued behind positions of ours: no window is shorter than that."""
+        return self._find_sharing() is not None and longest <= self._window
 
     def _count(self, encoded: Sequence[Encoded], answers: dict[int, Response]) -> None:
         for number, row in enumerate(encoded):
@@ -145,6 +186,7 @@ class TorchEngine:
 
 def _encode(model: LanguageModel, request: Request) -> Encoded:
     if isinstance(request, Generate):
+        _check_can_generate(model)
         _check_numbers(request)
         return encode(model, request.prompt, room=request.max_tokens)
     if not request.continuations:
@@ -179,38 +221,19 @@ def _refuse_same_tokens(continuations: Sequence[str], encoded: Encoded) -> None:
         seen[tokens] = text
 
 
+def _has_prefix_pair(answers: Sequence[Ids]) -> bool:
+    """Whether one answer begins with another; in sorted order it would be its neighbour."""
+    ranked = sorted(answers)
+    return any(other[: len(one)] == one for one, other in pairwise(ranked))
+
+
 def _check_can_generate(model: LanguageModel) -> None:
+    if model.architecture == "encoder":
+        raise EngineError(
+            f"model {model.name!r} is an encoder: it scores answers, and generates no text",
+            "Give a decoder or encoder-decoder.",
+        )
     module: Any = model.module
     config = getattr(module, "active_peft_config", None)
     if getattr(config, "is_prompt_learning", False):
         raise EngineError(f"{type(config).__name__} puts tokens in front; generating with it is not supported yet")
-
-
-def _window(model: LanguageModel) -> float:
-    """The most positions that every layer sees; infinite without sliding windows, 0 where layers differ in it."""
-    module: Any = model.module
-    config = module.config.get_text_config()
-    try:
-        window = getattr(config, "sliding_window", None)
-    except RuntimeError:  # transformers refuses to name one window for layers that differ
-        return 0
-    is_used = getattr(config, "use_sliding_window", True)
-    return window if isinstance(window, int) and is_used else float("inf")
-
-
-def _takes_trees(model: LanguageModel) -> bool:
-    """Try on a few tokens whether trees behind a shared cache score as separate sequences do."""
-    from taskfit.inference.score_decoder import score_separately, score_trees
-
-    trial = [Encoded(prompt, _PROBE_ANSWERS) for prompt in _PROBE_PROMPTS]
-    try:
-        together, _ = score_trees(model, trial, 4096, worth_sharing=4)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-        return False  # the architecture refuses our mask or cache: one answer at a time is slower, and right
-    apart, _ = score_separately(model, trial, 4096)
-    tolerance = 1e-3 if str(model.dtype) == "torch.float32" else 0.03
-    return all(
-        abs(a - b) <= tolerance * max(1.0, abs(b))
-        for row, other in zip(together, apart, strict=True)
-        for a, b in zip(row, other, strict=True)
-    )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.prompt import Prompt
 
-__all__ = ["Encoded", "encode", "encode_texts"]
+__all__ = ["Encoded", "Fitted", "encode", "encode_texts", "fit_prompt"]
 
 _GAP = " ... "
 
@@ -42,8 +42,10 @@ class Encoded:
     """A prompt and its possible answers as token ids.
 
     Attributes:
-        prompt: ids of the prompt; for encoder-decoders the encoder's input, EOS included. Never empty.
-        answers: ids of each answer: what follows ``prompt``, or the decoder's labels for encoder-decoders.
+        prompt: ids of the prompt; for encoder-decoders the encoder's input, EOS included; for encoders with one mask
+            at the place of the answer. Never empty.
+        answers: ids of each answer: what follows ``prompt``, or the decoder's labels for encoder-decoders, or what
+            stands at the mask.
         cut_tokens: tokens of the question left out because the context is too short.
         dropped_shots: whole worked examples left out for the same reason (their tokens are not in ``cut_tokens``).
         is_merged: the tokenizer merged the prompt's end with an answer's start.
@@ -62,20 +64,20 @@ def encode(
     """Turn a prompt and its possible answers into token ids, by the rules at the top of this module.
 
     Args:
-        model: a decoder or encoder-decoder.
+        model: for an encoder the rules are those of :mod:`taskfit.models.cloze`.
         prompt: question, shots, system text.
         answers: texts that may follow; all share the prompt's ids.
         with_end: put the end token (chat: end of turn) behind every answer, as training needs it.
         room: tokens to keep free behind the prompt, besides the longest answer (for generating).
 
     Raises:
-        EngineError: the model is an encoder; an answer is empty; the context holds no question at all.
+        EngineError: the model is an encoder without a masked-token head; an answer is empty; the context holds no
+            question at all.
     """
     if model.architecture == "encoder":
-        raise EngineError(
-            f"model {model.name!r} is an encoder: it has no answers to score or generate",
-            "Use encode_texts, and a strategy that puts a head on it.",
-        )
+        from taskfit.models.cloze import encode_cloze
+
+        return encode_cloze(model, prompt, answers)
     if model.architecture == "encoder-decoder":
         return _encode_both_sides(model, prompt, answers, with_end, room)
     end = model.end_token_ids[:1] if with_end else ()
@@ -85,7 +87,7 @@ def encode(
         joint = _joint(model, candidate, answers)
         return len(joint.prompt) + max(map(len, joint.answers), default=0) + reserved - model.context
 
-    fitted = _fit(model, prompt, excess)
+    fitted = fit_prompt(model, prompt, excess)
     joint = _joint(model, fitted.prompt, answers)
     _check_answers(model, answers, joint.answers, with_end)
     return Encoded(
@@ -125,18 +127,18 @@ def encode_texts(
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """A prompt that fits, and what it lost."""
+class Fitted:
+    """A prompt that fits, and what it lost (see :class:`Encoded`)."""
 
     prompt: Prompt
     cut_tokens: int = 0
     dropped_shots: int = 0
 
 
-def _fit(model: LanguageModel, prompt: Prompt, excess: Callable[[Prompt], int]) -> _Fitted:
+def fit_prompt(model: LanguageModel, prompt: Prompt, excess: Callable[[Prompt], int]) -> Fitted:
     """Drop shots, then cut the question's middle, until there is no excess (in tokens) any more."""
     if excess(prompt) <= 0:
-        return _Fitted(prompt)
+        return Fitted(prompt)
     numbers = range(len(prompt.shots) + 1)
     dropped = bisect_left(numbers, True, key=lambda number: excess(_without_shots(prompt, number)) <= 0)
     dropped = min(dropped, len(prompt.shots))
@@ -147,7 +149,7 @@ def _without_shots(prompt: Prompt, number: int) -> Prompt:
     return replace(prompt, shots=prompt.shots[number:])
 
 
-def _cut_question(model: LanguageModel, prompt: Prompt, excess: Callable[[Prompt], int]) -> _Fitted:
+def _cut_question(model: LanguageModel, prompt: Prompt, excess: Callable[[Prompt], int]) -> Fitted:
     spans = token_spans(model.tokenizer, prompt.text)
     kept, candidate = len(spans), prompt
     while (over := excess(candidate)) > 0:
@@ -159,7 +161,7 @@ def _cut_question(model: LanguageModel, prompt: Prompt, excess: Callable[[Prompt
                 "Lower max_tokens, shorten answers or instruction, or take a model with a longer context.",
             )
         candidate = replace(prompt, text=_without_middle(prompt.text, spans, kept))
-    return _Fitted(candidate, cut_tokens=len(spans) - kept)
+    return Fitted(candidate, cut_tokens=len(spans) - kept)
 
 
 def _without_middle(text: str, spans: Sequence[tuple[int, int]], kept: int) -> str:
@@ -207,7 +209,7 @@ def _encode_both_sides(
     def read(candidate: Prompt) -> tuple[int, ...]:
         return (*form.head, *token_ids(model.tokenizer, disarm(plain_text(candidate), form.control)), *form.tail)
 
-    fitted = _fit(model, prompt, lambda candidate: len(read(candidate)) - model.context)
+    fitted = fit_prompt(model, prompt, lambda candidate: len(read(candidate)) - model.context)
     labels = [label_ids(model.tokenizer, disarm(answer, form.control)) for answer in answers]
     _check_answers(model, answers, labels, with_end)
     end = (form.tail or model.end_token_ids[:1]) if with_end else ()

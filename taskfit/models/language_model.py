@@ -45,3 +45,9 @@ class LanguageModel:
     fingerprint: str
     has_chat_template: bool
     end_token_ids: tuple[int, ...]
+
+    @property
+    def has_masked_head(self) -> bool:
+        """Whether this is an encoder that can fill masks: its files hold the masked-token head, and it is loaded."""
+        module: Any = self.module
+        return self.architecture == "encoder" and module.get_output_embeddings() is not None

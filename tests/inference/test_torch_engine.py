@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskfit.errors import EngineError, ResourceError
-from taskfit.inference import torch_engine
+from taskfit.inference import sharing
 from taskfit.inference.requests import Generate, Score
+from taskfit.inference.sharing import Sharing
 from taskfit.inference.torch_engine import TorchEngine
 from taskfit.tasks.prompt import Prompt, Shot
 from taskfit.testing import PARAGRAPH
@@ -66,13 +67,13 @@ def test_scores_do_not_depend_on_order_or_batch_size(tiny, kind):
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_trees_are_used_and_equal_separate_sequences(tiny, kind, monkeypatch):
-    """Architectures that refuse our mask get the plain way, with the same scores."""
+    """Architectures whose attention cannot be packed get the plain way, with the same scores."""
     model = tiny(kind)
     requests = score_requests(["the tide turns once more", "boats"], ["yes", "the cats", "the cats who"], ())
     engine = TorchEngine(model)
     with_trees = engine.run(requests)
-    assert engine._takes_trees
-    monkeypatch.setattr(torch_engine, "_takes_trees", lambda model: False)
+    assert engine._find_sharing()
+    monkeypatch.setattr(sharing, "find_sharing", lambda model: None)
     separate = TorchEngine(model)
     for one, other in zip(with_trees, separate.run(requests), strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -80,39 +81,54 @@ def test_trees_are_used_and_equal_separate_sequences(tiny, kind, monkeypatch):
     assert separate.work.prompt_tokens == engine.work.prompt_tokens
 
 
-def test_a_short_window_keeps_trees_away(tiny, monkeypatch):
-    """With sliding windows, one mask for all layers would be wrong."""
+def test_a_cache_is_not_continued_beyond_a_window(tiny, monkeypatch):
+    """Generating behind a shared cache masks all layers alike."""
     model = tiny("llama")
-    engine = TorchEngine(model)
-    engine.run([Score(Prompt("boats"), ("yes",))])
-    assert engine._can_share(100)
     monkeypatch.setattr(model.module.config, "sliding_window", 50, raising=False)
+    engine = TorchEngine(model)
     assert engine._can_share(50)
     assert not engine._can_share(51)
     monkeypatch.setattr(model.module.config, "use_sliding_window", False, raising=False)
-    assert engine._can_share(51)
+    assert TorchEngine(model)._can_share(51)
 
 
-def test_an_architecture_that_refuses_our_mask_is_found_out(tiny, monkeypatch):
-    """Trying fails: no trees; trying gives other numbers: no trees either."""
+def test_a_window_that_no_layer_says_is_trusted_no_further(tiny, monkeypatch):
+    """The configuration has one, attention was not told of it: longer rows are scored one by one."""
+    model = tiny("llama")
+    monkeypatch.setattr(model.module.config, "sliding_window", 6, raising=False)
+    engine = TorchEngine(model)
+    request = Score(Prompt("the harbour opens at six and the market wakes up"), ("yes", "the cats"))
+    assert engine.run([request])[0].logprobs == pytest.approx(naive_scores(model, request), abs=1e-4)
+    assert any("one by one" in note for note in engine.notes)
+
+
+def test_an_architecture_that_refuses_our_attention_is_found_out(tiny, monkeypatch):
+    """Trying fails: nothing is shared; trying gives other numbers: nothing is shared either."""
     model = tiny("llama")
     forward = type(model.module).forward
 
     def refuse(self, *args, **inputs):
-        if inputs.get("attention_mask") is not None and inputs["attention_mask"].ndim == 4:
-            raise ValueError("only masks of two dimensions")
+        if inputs.get("attention_mask") is None and inputs.get("position_ids") is not None:
+            raise ValueError("positions are my own business")
         return forward(self, *args, **inputs)
 
     def ignore_positions(self, *args, **inputs):
         inputs.pop("position_ids", None)
         return forward(self, *args, **inputs)
 
-    for behaviour in (refuse, ignore_positions):
-        monkeypatch.setattr(type(model.module), "forward", behaviour)
-        engine = TorchEngine(model)
-        request = Score(Prompt("boats"), ("yes", "the cats", "the red one"))
-        assert engine.run([request])[0].logprobs == pytest.approx(naive_scores(model, request), abs=1e-4)
-        assert engine._takes_trees is False
+    def keep_attention(self, name):
+        """Leave the model's own attention where it is."""
+
+    request = Score(Prompt("boats"), ("yes", "the cats", "the red one"))
+    expected = naive_scores(model, request)
+    changes = [("forward", refuse), ("forward", ignore_positions), ("set_attn_implementation", keep_attention)]
+    for method, behaviour in changes:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model.module), method, behaviour)
+            engine = TorchEngine(model)
+            assert engine.run([request])[0].logprobs == pytest.approx(expected, abs=1e-4)
+            assert engine._find_sharing() is None
+            assert "one by one" in engine.notes[0]
 
 
 def test_many_labels_cost_little_more_than_one(tiny):
@@ -351,7 +367,7 @@ def test_memory_that_is_too_small_for_one_row_is_said(tiny, monkeypatch):
     def run_out(self, *args, **inputs):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(torch_engine, "_takes_trees", lambda model: True)
+    monkeypatch.setattr(sharing, "find_sharing", lambda model: Sharing(True, 1))
     monkeypatch.setattr(type(model.module), "forward", run_out)
     with pytest.raises(ResourceError, match="single row"):
         TorchEngine(model).run([Score(Prompt("a"), ("yes", "no"))])
@@ -364,7 +380,7 @@ def test_other_errors_are_no_lack_of_memory(tiny, monkeypatch):
     def fail(self, *args, **inputs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(torch_engine, "_takes_trees", lambda model: True)
+    monkeypatch.setattr(sharing, "find_sharing", lambda model: Sharing(True, 1))
     monkeypatch.setattr(type(model.module), "forward", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         TorchEngine(model).run([Score(Prompt("a"), ("yes", "no"))])
@@ -419,7 +435,7 @@ def test_plain_attention_gets_a_mask_of_numbers(tiny):
     engine = TorchEngine(eager)
     request = Score(Prompt("boats are"), ("yes", "the cats"))
     assert engine.run([request])[0].logprobs == pytest.approx(naive_scores(model, request), abs=1e-4)
-    assert engine._takes_trees
+    assert engine._find_sharing()
 
 
 def test_layers_with_windows_of_their_own_get_no_trees(tiny, monkeypatch):
@@ -432,14 +448,14 @@ def test_layers_with_windows_of_their_own_get_no_trees(tiny, monkeypatch):
 
     model = tiny("llama")
     monkeypatch.setattr(type(model.module.config), "get_text_config", lambda self: Mixed())
-    assert torch_engine._window(model) == 0
+    assert sharing.declared_window(model) == 0
 
 
 def test_an_output_layer_that_is_passed_by_is_an_error(tiny, monkeypatch):
     """Logits of all positions are not those that were asked for."""
     model = tiny("gpt2")
     monkeypatch.setattr(type(model.module), "get_output_embeddings", lambda self: torch.nn.Linear(1, 508))
-    monkeypatch.setattr(torch_engine, "_takes_trees", lambda model: True)
+    monkeypatch.setattr(sharing, "find_sharing", lambda model: Sharing(True, 1))
     with pytest.raises(EngineError, match="does not use its output layer"):
         TorchEngine(model).run([Score(Prompt("boats are"), ("yes", "the cats"))])
 
@@ -462,4 +478,4 @@ def test_half_precision_is_close(tiny):
     requests = [Score(Prompt(f"boats are {word}"), ("yes", "the cats")) for word in WORDS[:5]]
     for one, other in zip(engine.run(requests), TorchEngine(model).run(requests), strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, rel=0.03)
-    assert engine._takes_trees
+    assert engine._find_sharing()
