@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sharing", "cache_bytes", "declared_window", "find_sharing"]
 
-_PROMPTS = (tuple(range(7, 19)), tuple(range(7, 16)), (7, 8, 9, 10, 20, 19, 18), (9, 8, 7))
-_ANSWERS = ((20, 21, 22), (20, 23), (24,), (25, 21, 20))
+_PROMPTS = (tuple(range(7, 19)), tuple(range(7, 16)), (7, 8, 9, 10, 20, 19, 18))  # nested beginnings of 4 and 8
+_ANSWERS = ((20, 21, 22), (20, 23), (24,))
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}
 
 

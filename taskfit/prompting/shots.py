@@ -72,6 +72,11 @@ class ZeroShot:
         """Kinds of tasks: calibration needs options, and ``batch`` the same ones in every row."""
         return _kinds(self.calibrate)
 
+    @property
+    def only_scores(self) -> bool:
+        """Whether labels and options are never generated, so that an encoder with a masked-token head can answer."""
+        return self.answer == "score"
+
     def check(self, task: Task) -> None:
         """Refuse a task without this wording.
 
@@ -139,6 +144,11 @@ class FewShot:
     def kinds(self) -> frozenset[Kind]:
         """Kinds of tasks: calibration needs options, and ``batch`` the same ones in every row."""
         return _kinds(self.calibrate)
+
+    @property
+    def only_scores(self) -> bool:
+        """Whether labels and options are never generated, so that an encoder with a masked-token head can answer."""
+        return self.answer == "score"
 
     def check(self, task: Task) -> None:
         """Refuse a task without this wording.

@@ -63,9 +63,14 @@ class Composed:
 
     @property
     def architectures(self) -> frozenset[Architecture]:
-        """Models that generate, services among them, as far as the change of weights can use them."""
+        """Models that generate, services among them; encoders for programs that only score.
+
+        A change of weights narrows them to those it can use.
+        """
         generating: frozenset[Architecture] = frozenset({"decoder", "encoder-decoder", "service"})
-        return generating if self.weights is None else generating & self.weights.architectures
+        if self.weights is not None:
+            return generating & self.weights.architectures
+        return generating | {"encoder"} if getattr(self.program, "only_scores", False) else generating
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -90,7 +95,9 @@ class Composed:
             ConfigError: the model or the task does not suit.
             TrainingError: training failed.
         """
-        check_fit(self, task.definition.kind, None if model is None else model.architecture)
+        architecture = None if model is None else model.architecture
+        fills_masks = model is not None and architecture == "encoder" and model.has_masked_head
+        check_fit(self, task.definition.kind, architecture, has_masked_head=fills_masks)
         model = _given(model, self.name)
         prepared = self.program.prepare(task, seed=seed)
         work = Work()

@@ -196,7 +196,12 @@ def _pairs(
         candidates: list[ModelFacts | None] = [*models] if strategy.architectures else [None]
         for facts in candidates:
             try:
-                check_fit(strategy, task.definition.kind, None if facts is None else facts.architecture)
+                check_fit(
+                    strategy,
+                    task.definition.kind,
+                    None if facts is None else facts.architecture,
+                    has_masked_head=facts is not None and facts.has_masked_head,
+                )
                 check_task(strategy, task)
             except ConfigError as error:
                 first, *listed = error.message.removeprefix(f"strategy {strategy.name!r}: ").split("\n  - ")

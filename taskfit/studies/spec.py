@@ -97,6 +97,13 @@ class ModelFacts:
     weight_bytes: int
     config: Mapping[str, Value] = field(default_factory=dict)
 
+    @property
+    def has_masked_head(self) -> bool:
+        """Whether this is an encoder that can fill masks: it is saved with its masked-token head."""
+        saved_as = self.config.get("architectures")
+        is_masked = isinstance(saved_as, list) and bool(saved_as) and str(saved_as[0]).endswith("ForMaskedLM")
+        return self.architecture == "encoder" and is_masked
+
 
 @dataclass(frozen=True)
 class TrialSpec:

@@ -15,6 +15,7 @@ MAKERS: dict[str, Callable] = {
     "chat": lambda folder: tiny_decoder(folder, chat=True, context=160),
     "t5": lambda folder: tiny_encoder_decoder(folder, context=160),
     "bert": tiny_encoder,
+    "cloze": lambda folder: tiny_encoder(folder, has_masked_head=True),
 }
 
 

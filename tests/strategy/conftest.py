@@ -18,6 +18,6 @@ def tiny_folders(tmp_path_factory):
     yield {
         "decoder": tiny_decoder(root / "decoder"),
         "encoder-decoder": tiny_encoder_decoder(root / "encoder-decoder"),
-        "encoder": tiny_encoder(root / "encoder"),
+        "encoder": tiny_encoder(root / "encoder", has_masked_head=True),
     }
     torch.set_num_threads(threads)

@@ -55,6 +55,7 @@ def _missing(name: str) -> bool:
 def _suits(strategy: Strategy, architecture: str | None, kind: str) -> bool:
     """Return whether the strategy says it can; one that needs no model is tried without one."""
     fits = architecture in strategy.architectures if strategy.architectures else architecture is None
+    fits = fits and not (architecture == "encoder" and kind == "generation")  # encoders fill masks, and write nothing
     return fits and kind in strategy.kinds
 
 

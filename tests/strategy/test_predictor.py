@@ -336,7 +336,8 @@ def test_new_folder_takes_its_name_when_all_is_written(tmp_path):
     ("name", "kind", "architecture", "message"),
     [
         ("linear", "generation", None, "solves tasks of kind classification (got generation)"),
-        ("few-shot", "choice", "encoder", "architecture decoder or encoder-decoder (got encoder)"),
+        ("few-shot", "choice", "encoder", "or an encoder with a masked-token head (this one has none)"),
+        ("lora", "choice", "encoder", "architecture decoder or encoder-decoder (got encoder)"),
         ("stamp", "choice", None, "architecture decoder (got no model)"),
     ],
 )
@@ -345,6 +346,14 @@ def test_a_strategy_that_does_not_suit_is_refused_before_anything_runs(name, kin
     with pytest.raises(ConfigError) as caught:
         check_fit(parse(name), kind, architecture)
     assert message in caught.value.message
+
+
+def test_an_encoder_that_fills_masks_scores_and_writes_nothing():
+    """Its head is what makes the difference."""
+    check_fit(parse("few-shot"), "choice", "encoder", has_masked_head=True)
+    check_fit(parse("encoder"), "classification", "encoder")
+    with pytest.raises(ConfigError, match="an encoder fills masks only"):
+        check_fit(parse("zero-shot"), "generation", "encoder", has_masked_head=True)
 
 
 def test_fitting_without_a_model_says_so():
