@@ -237,6 +237,6 @@ class SimpleKnob:
 
 def test_a_composition_works_where_all_its_parts_work():
     """Programs need a model that generates, or fills masks where they only score; a change of weights narrows that."""
-    assert parse("few-shot").architectures == {"decoder", "encoder", "encoder-decoder"}
+    assert parse("few-shot").architectures == {"decoder", "encoder", "encoder-decoder", "service"}
     assert parse("nudge+few-shot").architectures == {"decoder"}
     assert parse("nudge").kinds == {"classification", "choice", "generation"}
