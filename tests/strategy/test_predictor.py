@@ -360,3 +360,29 @@ def test_fitting_without_a_model_says_so():
     """A program needs a model that generates."""
     with pytest.raises(ConfigError, match="got no model"):
         parse("few-shot").fit(None, small_task("choice"), seed=0, budget=Budget())
+
+
+@pytest.mark.parametrize("name", ["zero-shot(calibrate=batch)", "prompt-search(budget=8, k=0)", "prompt-ensemble"])
+def test_what_choosing_asks_is_work_of_the_fit(name):
+    """Asked on validation before anything is predicted; predicting starts from nothing, and the finding is said."""
+    said: list[str] = []
+    fitted = parse(name).fit(
+        _model(), small_task("classification"), seed=3, budget=Budget(say=lambda line: said.append(line))
+    )
+    assert fitted.fit_work.prompt_tokens > 0
+    assert fitted.predict_work == Work()
+    assert said or "batch" in name
+
+
+def test_a_change_of_weights_comes_before_choosing():
+    """The changed model is what is asked; both kinds of work add up."""
+    fitted = _fitted("stamp+few-shot(k=2, calibrate=batch)")
+    assert fitted.fit_work.trained_tokens > 0 and fitted.fit_work.prompt_tokens > 0
+    assert fitted.prepared.calibration.prior is not None
+
+
+def test_the_models_own_words_come_with_the_prediction():
+    """What could not be read is there to be seen."""
+    [prediction] = _fitted("zero-shot(answer=generate)").predict(small_task("classification").test[:1])
+    assert not prediction.is_parsed
+    assert prediction.raw.startswith("word")
