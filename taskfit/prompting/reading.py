@@ -3,9 +3,11 @@ r"""Reading an answer out of generated text: an option, a number, or a short tex
 The rules, in this order, for every form:
 
 1. Marks of emphasis (``*``, ``_``, backquotes, ``$`` around ``\boxed``) are taken off. ``\boxed{…}`` is the answer.
-2. Else what follows the last cue is read: "the answer is", "final answer:", "answer:", "A:" at the start of a line,
-   "####". Without a cue the whole text is read, then its first line, then its last line; where the text is reasoning
-   (``needs_cue``), nothing is, for a chain that broke off has not answered.
+2. Else, unless the text is reasoning (``needs_cue``), a first line that is an answer and nothing else counts: a model
+   without chat turns may go on with questions of its own, and cues in them.
+   Else what follows the last cue is read: "the answer is", "final answer:", "answer:", "A:" at the start of a line,
+   "####". Without a cue the whole text is read, then its first line, then its last line; of reasoning nothing is, for
+   a chain that broke off has not answered.
 3. An *option* is read as the whole of it, as a letter ("(B)", "B.", "option B"), as what it begins with, or as the
    only option it mentions. Case, white space, quotes and the punctuation around it do not count; a mention right
    after "not" is none. "(A) or (B)" is no answer.
@@ -77,6 +79,10 @@ def read_option(text: str, options: Sequence[Option], *, needs_cue: bool = False
     plain = _EMPHASIS.sub("", text).strip()
     part = cued(plain)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    if not needs_cue and lines and not _BOXED.search(plain):
+        exact = _whole(lines[0], options)
+        if exact is not None:
+            return exact
     loose = [] if needs_cue else [plain, *lines[:1], *lines[-1:]]
     for piece in [part.split("\n\n")[0]] if part else loose:
         found = _option_in(piece, options)
@@ -96,6 +102,9 @@ def read_number(text: str, *, needs_cue: bool = False) -> str | None:
     '1018.5'
     """
     plain = _EMPHASIS.sub("", text).replace("\\$", "$").replace("\\,", "")
+    first = plain.strip().partition("\n")[0].rstrip(".")
+    if not needs_cue and plain_number(first) is not None and not _BOXED.search(plain):
+        return plain_number(first)
     part = cued(plain)
     if part:
         line = part.splitlines()[0]
@@ -162,10 +171,10 @@ def _shortest(digits: str) -> str:
 
 def _option_in(piece: str, options: Sequence[Option]) -> str | None:
     """Try the readings of a piece of text from the strictest to the loosest."""
-    folded = _folded(piece)
-    whole = {name: option.value for option in reversed(options) for name in _names(option)}
-    if folded in whole:
-        return whole[folded]
+    exact = _whole(piece, options)
+    if exact is not None:
+        return exact
+    folded, whole = _folded(piece), _by_name(options)
     lettered = _lettered(piece, options)
     if lettered is not None:
         return lettered
@@ -174,6 +183,15 @@ def _option_in(piece: str, options: Sequence[Option]) -> str | None:
     if first is not None and not (len(mentioned) > 1 and _AND_MORE.match(folded[len(first) :])):
         return whole[first]
     return mentioned.pop() if len(mentioned) == 1 else None
+
+
+def _whole(piece: str, options: Sequence[Option]) -> str | None:
+    """Read a piece that is an option's text or value and nothing else."""
+    return _by_name(options).get(_folded(piece))
+
+
+def _by_name(options: Sequence[Option]) -> dict[str, str]:
+    return {name: option.value for option in reversed(options) for name in _names(option)}
 
 
 def _lettered(piece: str, options: Sequence[Option]) -> str | None:

@@ -10,6 +10,7 @@ from taskfit.prompting.reading import cued, plain_number, read_number, read_opti
 from taskfit.tasks.task import Option
 
 COLOURS = [Option("red", "red"), Option("green", "dark green"), Option("blue", "blue")]
+NAMES = st.text("abcdefg ", min_size=2, max_size=9).map(str.strip).filter(bool)
 LETTERED = [Option("(A)", "a fish"), Option("(B)", "a boat"), Option("(C)", "a net")]
 
 
@@ -126,3 +127,27 @@ def test_a_short_text_stands_behind_the_last_cue():
     assert read_text("bee wasp") is None
     assert read_text("The answer is") is None
     assert cued("no cue") is None
+
+
+def test_a_model_that_goes_on_with_questions_of_its_own_has_answered_already():
+    """The first line is the answer and nothing else; cues behind it belong to the model's next example."""
+    assert read_option("blue\n\nText: grass\nAnswer: dark green", COLOURS) == "blue"
+    assert read_number("7.\nQ: and then?\nA: 9") == "7"
+    assert read_option("Blue or red?\nAnswer: red", COLOURS) == "red"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.text("abcdefg ", min_size=2, max_size=9).map(str.strip).filter(bool), min_size=2, max_size=5, unique=True
+    ),
+    st.text("hijk .\n", max_size=30),
+    st.integers(0, 4),
+    st.sampled_from(["So the answer is {}.", "Answer: {}", "**Final answer:** **{}**", "the answer is ({})"]),
+)
+def test_an_option_behind_a_cue_is_read_whatever_stood_before(names, noise, place, cue):
+    """Any names that differ by more than white space."""
+    names = list(dict.fromkeys(" ".join(name.split()) for name in names))
+    options = [Option(f"value {n}", name) for n, name in enumerate(names)]
+    chosen = options[place % len(options)]
+    assert read_option(f"{noise}\n{cue.format(chosen.text)}", options, needs_cue=True) == chosen.value
