@@ -88,10 +88,13 @@ def read(path: Path) -> Iterator[dict[str, str]]:
             yield json.loads(line)
 
 
+TOPICS = {"World": "World politics", "Science or Technology": "Science and technology"}
+
+
 def ag_news(split: str) -> list[tuple[str, str]]:
-    """Return questions and answers of a split."""
+    """Return questions and answers of a split, the labels worded as in promptsource (Bach et al. 2022)."""
     return [
-        (f"{row['title']}. {row['text']}\nTopic:", row["label"])
+        (f"{row['title']}. {row['text']}\nTopic:", TOPICS.get(row["label"], row["label"]))
         for row in read(shared("ag_news") / f"{split}.jsonl.gz")
     ]
 
