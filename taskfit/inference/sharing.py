@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sharing", "cache_bytes", "declared_window", "find_sharing"]
 
-_PROMPTS = (tuple(range(7, 19)), tuple(range(7, 16)), (7, 8, 9, 10, 20, 19, 18))  # nested beginnings of 4 and 8
+_PROMPTS = (tuple(range(7, 16)), (*range(7, 13), 20), (7, 8, 9, 19, 18))  # beginnings of 3 and, inside, of 6 tokens
 _ANSWERS = ((20, 21, 22), (20, 23), (24,))
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}
 

@@ -83,12 +83,17 @@ def encode(
     end = model.end_token_ids[:1] if with_end else ()
     reserved = len(end) + room
 
+    joint = _joint(model, prompt, answers)
+
     def excess(candidate: Prompt) -> int:
-        joint = _joint(model, candidate, answers)
+        nonlocal joint
+        if candidate is not prompt:
+            joint = _joint(model, candidate, answers)
         return len(joint.prompt) + max(map(len, joint.answers), default=0) + reserved - model.context
 
     fitted = fit_prompt(model, prompt, excess)
-    joint = _joint(model, fitted.prompt, answers)
+    if fitted.prompt is not prompt:
+        joint = _joint(model, fitted.prompt, answers)
     _check_answers(model, answers, joint.answers, with_end)
     return Encoded(
         prompt=joint.prompt,
