@@ -18,7 +18,7 @@ from taskfit.models.weights import check_loaded, check_weights, drop_unread_pool
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load", "open_folder"]
+__all__ = ["load", "open_folder", "open_without_weights"]
 
 _SANE_CONTEXT = 100_000_000  # tokenizers without a limit say 10**30
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
@@ -117,6 +117,42 @@ def open_folder(
         tokenizer=tokenizer,
         dtype=number_format,
         device=where,
+        context=_context(module, tokenizer, subject),
+        fingerprint=fingerprint(folder),
+        has_chat_template=tokenizer.chat_template is not None and architecture == "decoder",
+        end_token_ids=_end_token_ids(module, tokenizer, architecture, subject),
+    )
+
+
+def open_without_weights(folder: Path, *, name: str | None = None) -> LanguageModel:
+    """Open a model's configuration and tokenizer, for an engine that holds the weights itself; prompts can be encoded.
+
+    Its ``module`` is empty but for the configuration, on the ``meta`` device.
+
+    Raises:
+        ModelError: the folder cannot be used as it is.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    check_folder(folder, trust_remote_code=False)
+    subject = f"model {name or folder}"
+    with quiet_transformers():
+        config = _read("config.json", subject, "AutoConfig", folder, trust_remote_code=False)
+        tokenizer = _tokenizer(folder, subject, False)
+    architecture = _architecture(config, subject)
+    module: Any = torch.nn.Module()
+    module.config = config
+    if (folder / "generation_config.json").is_file():
+        module.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return LanguageModel(
+        name=name or str(folder),
+        folder=folder,
+        architecture=architecture,
+        module=module,
+        tokenizer=tokenizer,
+        dtype=torch.get_default_dtype(),
+        device=torch.device("meta"),
         context=_context(module, tokenizer, subject),
         fingerprint=fingerprint(folder),
         has_chat_template=tokenizer.chat_template is not None and architecture == "decoder",
