@@ -40,6 +40,7 @@ COUNT = st.integers(0, 10**6)
 GENERATED = st.builds(
     Generated, TEXT, st.sampled_from(["end", "stop", "length"]), st.floats(), COUNT, COUNT, COUNT, COUNT
 )
+CALM = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None)
 PROMPT = Prompt("Two and two?", (Shot("One and one?", "two"),), "Be brief.")
 
 
@@ -49,6 +50,7 @@ def _answer(request: Request) -> Response:
     return generated(request, f"{request.seed} to {request.prompt.text}")
 
 
+@CALM
 @given(SCORES | GENERATES)
 def test_a_request_survives_json(request: Request) -> None:
     values = json.loads(json.dumps(request_to_json(request), allow_nan=False))
@@ -56,11 +58,13 @@ def test_a_request_survives_json(request: Request) -> None:
     assert request_key(request_from_json(values)) == request_key(request)
 
 
+@CALM
 @given(SCORES | GENERATES, SCORES | GENERATES)
 def test_two_requests_share_a_key_only_when_they_are_equal(one: Request, other: Request) -> None:
     assert (request_key(one) == request_key(other)) == (one == other)
 
 
+@CALM
 @given(st.builds(Scored, st.just((-0.5, -math.inf)), st.just((1, 2)), COUNT, COUNT, COUNT, st.booleans()) | GENERATED)
 def test_a_response_survives_json(response: Response) -> None:
     values = json.loads(json.dumps(response_to_json(response), allow_nan=False))
@@ -130,7 +134,7 @@ def test_values_that_are_no_response_are_refused(values: object) -> None:
         response_from_json(values)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(CALM, max_examples=25)
 @given(st.lists(SCORES | GENERATES, max_size=6), st.randoms())
 def test_what_was_recorded_is_replayed_in_any_order(tmp_path: Path, requests: list[Request], random: object) -> None:
     path = tmp_path / "recording.jsonl"

@@ -63,7 +63,9 @@ REQUESTS = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30, deadline=None
+)
 @given(waves=st.lists(REQUESTS, max_size=4))
 def test_answers_and_tokens_are_those_of_the_engine_without_a_cache(tmp_path: Path, waves: list[list[Request]]) -> None:
     path = tmp_path / "answers.sqlite"

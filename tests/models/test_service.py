@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import fields
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskfit.errors import ModelError
@@ -79,6 +79,7 @@ def test_only_this_machine_is_local(host: str, is_local: bool) -> None:
     assert read_service_name(f"https://{host}/v1#m").is_local == is_local
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.text())
 def test_any_text_is_a_name_or_an_error_of_ours(text: str) -> None:
     with contextlib.suppress(ModelError):
