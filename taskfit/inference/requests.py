@@ -35,6 +35,14 @@ class Generate:
         temperature: 0 takes the likeliest token each time.
         top_p: nucleus; 1 keeps all tokens.
         seed: of this request alone, so that its sample does not depend on its neighbours.
+        choices: when given, the answer is exactly one of these texts, and ends with it. The model chooses token by
+            token among those that can still become one of them; it is not the text with the highest probability as a
+            whole, which is what :class:`Score` finds.
+        json_schema: when given, the answer is JSON that satisfies this schema (a JSON object as text), written on
+            one line.
+
+    With ``choices`` or ``json_schema`` the answer is complete when ``finish`` is ``end``. When it is ``length``,
+    ``max_tokens`` was too small and the text is only a beginning. Neither goes with the other or with ``stop``.
     """
 
     prompt: Prompt
@@ -43,6 +51,8 @@ class Generate:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    choices: tuple[str, ...] = ()
+    json_schema: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,9 @@ class Generated:
 
     Attributes:
         text: without the end marker and without the stop text.
-        finish: ``end`` (the model ended), ``stop`` (a stop text came) or ``length``.
-        logprob: sum over the generated tokens, natural logarithm, under the model at temperature 1.
+        finish: ``end`` (the model ended, or nothing may follow), ``stop`` (a stop text came) or ``length``.
+        logprob: sum over the generated tokens, natural logarithm, under the model at temperature 1, with no token
+            left out, whatever the request allows.
         tokens: number of generated tokens, the end marker included.
     """
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Chooser"]
 
+_LIKELY = 256  # tokens that mostly hold the nucleus: finding these is much quicker than sorting all
+
 
 class Chooser:
     """Chooses the tokens of one request.
@@ -25,18 +27,20 @@ class Chooser:
         self._generator = torch.Generator().manual_seed(request.seed)
 
     def choose(self, logits: Tensor, likeliest: int) -> int:
-        """Return the next token.
+        """Return the next token: its place in the logits.
 
         Args:
-            logits: shape (vocabulary,), in float32.
-            likeliest: the token with the largest of them.
+            logits: shape (tokens,), in float32: of the whole vocabulary, or of the tokens that are allowed.
+            likeliest: the place of the largest of them.
         """
         if self._temperature == 0:
             return likeliest
         probabilities = (logits.double().cpu() / self._temperature).softmax(-1)
         if self._top_p == 1:
             return self._draw(probabilities)
-        ordered, tokens = probabilities.sort(descending=True, stable=True)
+        ordered, tokens = probabilities.topk(min(_LIKELY, len(probabilities)))
+        if float(ordered.sum()) < self._top_p:
+            ordered, tokens = probabilities.sort(descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         kept = max(int((before < self._top_p).sum()), 1)  # the likeliest that reach top_p together
         return int(tokens[self._draw(ordered[:kept])])
