@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taskfit.inference.sharing import Sharing
     from taskfit.inference.trie import Ids
     from taskfit.models.language_model import LanguageModel
+    from taskfit.tasks.prompt import Prompt
 
 __all__ = ["TorchEngine"]
 
@@ -52,6 +53,7 @@ class TorchEngine:
         self._has_tried = False
         self._sharing: Sharing | None = None
         self._window = float("inf")
+        self._takes_slots: bool | None = None
 
     @property
     def work(self) -> Work:
@@ -145,17 +147,21 @@ class TorchEngine:
         self._notes.setdefault(sentence)
 
     def _generate(self, asked: Sequence[tuple[int, Generate]], encoded: Sequence[Encoded]) -> dict[int, Response]:
+        from taskfit.inference.continuous import generate_continuously, takes_slots
         from taskfit.inference.generate import generate
+        from taskfit.inference.sharing import declared_window
 
         if not asked:
             return {}
-        longest = max(len(encoded[number].prompt) + request.max_tokens for number, request in asked)
-        texts, work = generate(
-            self._model,
-            [(request, encoded[number]) for number, request in asked],
-            2 * self._batch_tokens,
-            can_share=self._model.architecture == "decoder" and self._can_share(longest),
-        )
+        pairs = [(request, encoded[number]) for number, request in asked]
+        if self._takes_slots is None:
+            self._takes_slots = self._model.architecture == "decoder" and takes_slots(self._model)
+        if self._takes_slots:
+            longest = max(len(row.prompt) + request.max_tokens for request, row in pairs)
+            can_share = longest <= declared_window(self._model)
+            texts, work = generate_continuously(self._model, pairs, 2 * self._batch_tokens, can_share=can_share)
+        else:
+            texts, work = generate(self._model, pairs, 2 * self._batch_tokens)
         self._work += work
         return {number: text for (number, _), text in zip(asked, texts, strict=True)}
 
@@ -166,10 +172,6 @@ class TorchEngine:
         if not self._has_tried:
             self._sharing, self._window, self._has_tried = find_sharing(self._model), declared_window(self._model), True
         return self._sharing
-
-    def _can_share(self, longest: int) -> bool:
-        """Whether a cache may be continued behind positions of ours: no window is shorter than that."""
-        return self._find_sharing() is not None and longest <= self._window
 
     def _count(self, encoded: Sequence[Encoded], answers: dict[int, Response]) -> None:
         for number, row in enumerate(encoded):
@@ -188,14 +190,21 @@ def _encode(model: LanguageModel, request: Request) -> Encoded:
     if isinstance(request, Generate):
         _check_can_generate(model)
         _check_numbers(request)
-        return encode(model, request.prompt, room=request.max_tokens)
+        _check_constraints(model, request)
+        if not request.choices:
+            return encode(model, request.prompt, room=request.max_tokens)
+        return _encode_answers(model, request.prompt, request.choices)
     if not request.continuations:
         raise EngineError("a Score request needs at least one continuation (got none)")
     if "" in request.continuations:
         raise EngineError(f"a continuation is empty: {request.continuations}; there is nothing to score")
-    encoded = encode(model, request.prompt, request.continuations)
+    return _encode_answers(model, request.prompt, request.continuations)
+
+
+def _encode_answers(model: LanguageModel, prompt: Prompt, answers: tuple[str, ...]) -> Encoded:
+    encoded = encode(model, prompt, answers)
     if len(set(encoded.answers)) < len(encoded.answers):
-        _refuse_same_tokens(request.continuations, encoded)
+        _refuse_same_tokens(answers, encoded)
     return encoded
 
 
@@ -208,6 +217,17 @@ def _check_numbers(request: Generate) -> None:
         raise EngineError(f"top_p must be above 0 and at most 1 (got {request.top_p})")
     if "" in request.stop:
         raise EngineError("a stop text is empty; it would end every answer before it begins")
+
+
+def _check_constraints(model: LanguageModel, request: Generate) -> None:
+    if bool(request.choices) + bool(request.json_schema) + bool(request.stop) > 1:
+        raise EngineError("choices, json_schema and stop exclude each other; give one of them")
+    if "" in request.choices:
+        raise EngineError(f"a choice is empty: {request.choices}; there is nothing to write")
+    if request.json_schema:
+        from taskfit.inference.constraints import check_schema
+
+        check_schema(model, request.json_schema)
 
 
 def _refuse_same_tokens(continuations: Sequence[str], encoded: Encoded) -> None:
