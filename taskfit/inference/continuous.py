@@ -27,24 +27,26 @@ if TYPE_CHECKING:
     from taskfit.models.encoding import Encoded
     from taskfit.models.language_model import LanguageModel
 
-__all__ = ["generate_continuously", "takes_slots"]
+__all__ = ["generate_continuously", "slot_bytes", "tokens_to_keep"]
 
 _LOOKED_AT = 64  # waiting rows that are looked at in a step, besides those that enter
-_READ_SHARE = 8  # of the tokens that are kept, one in so many is read of prompts in a step
+_READ_SHARE = 16  # of the tokens that are kept, one in so many is read of prompts in a step
+_MOST_PAIRS = 1 << 23  # pairs of a token read and one it sees: what a mask holds
+_ALWAYS_ALLOWED = 1 << 30  # bytes
 _MOST_LOGITS = 1 << 26  # numbers that come out of the output layer in a step
 
 _PROBE = ((7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18), (20, 21, 22, 23, 24))
 
 
 def generate_continuously(
-    model: LanguageModel, asked: Sequence[tuple[Generate, Encoded]], batch_tokens: int, *, can_share: bool
+    model: LanguageModel, asked: Sequence[tuple[Generate, Encoded]], kept_tokens: int, *, can_share: bool
 ) -> tuple[list[Generated], Work]:
     """Generate one text a request.
 
     Args:
-        model: a decoder that :func:`takes_slots`.
+        model: a decoder that can use slots (:func:`slot_bytes`).
         asked: requests, and their prompts encoded with room for the answers.
-        batch_tokens: most positions, prompts and answers together, that are kept at once; a longer row runs alone.
+        kept_tokens: most tokens, prompts and answers together, that are kept at once; a longer row runs alone.
         can_share: keep what all prompts begin with once: no layer has a window shorter than the longest row.
 
     Returns:
@@ -58,7 +60,7 @@ def generate_continuously(
 
     def compute(numbers: Sequence[int]) -> list[Generated]:
         nonlocal work
-        run = _Run(model, max(batch_tokens * len(numbers) // len(asked), 1))  # half the rows: half the memory
+        run = _Run(model, max(kept_tokens * len(numbers) // len(asked), 1))  # half the rows: half the memory
         found = run.generate([asked[number] for number in numbers], can_share=can_share)
         work += run.work
         return found
@@ -93,10 +95,10 @@ class _Row:
 class _Run:
     """Rows that wait, rows that run, and the banks they run in."""
 
-    def __init__(self, model: LanguageModel, batch_tokens: int) -> None:
+    def __init__(self, model: LanguageModel, kept_tokens: int) -> None:
         self._model = model
-        self._tokens = batch_tokens
-        self._most_read = max(batch_tokens // _READ_SHARE, 1)
+        self._tokens = kept_tokens
+        self._most_read = 1
         self._most_rows = max(_MOST_LOGITS // vocabulary_size(model.module), 1)
         self._banks: list[Bank] = []
         self._shared: Bank | None = None
@@ -113,6 +115,8 @@ class _Run:
             _Row(Answer(self._model, request, encoded), list(encoded.prompt[len(start) :]), request.max_tokens)
             for request, encoded in asked
         ]
+        longest = len(start) + max(row.need for row in rows)
+        self._most_read = max(min(self._tokens // _READ_SHARE, _MOST_PAIRS // longest), 1)
         if start:
             self._read_shared(start)
         self._waiting = sorted(rows, key=lambda row: (-row.need, row.prompt))
@@ -131,21 +135,16 @@ class _Run:
         """Read the next tokens of all running rows, and let those that have read theirs choose one."""
         left = self._most_read
         parts: list[Part] = []
-        moved: list[_Row] = []
         for row in self._running:
             number = 1 if len(row.unread) == 1 else min(len(row.unread), left)
-            if number == 0:
-                continue
-            assert row.bank is not None
+            assert row.bank is not None and number > 0  # no row enters before the prompts of others can be read
             parts.append(Part(row.bank, row.slot, row.unread[:number]))
-            moved.append(row)
             left -= number if number > 1 else 0
             row.unread = row.unread[number:]
-        ready = [number for number, row in enumerate(moved) if not row.unread]
-        answers = [moved[number].answer for number in ready]
-        self._pass(parts, ready, answers, self._shared)
+        ready = [number for number, row in enumerate(self._running) if not row.unread]
+        self._pass(parts, ready, [self._running[number].answer for number in ready], self._shared)
         for number in ready:
-            row = moved[number]
+            row = self._running[number]
             row.unread = [row.answer.last]
             if row.answer.finish is not None:
                 parts[number].bank.taken.remove(row.slot)
@@ -255,12 +254,15 @@ def _move_together(bank: Bank, rows: Sequence[_Row]) -> None:
         row.slot = slot
 
 
-def takes_slots(model: LanguageModel) -> bool:
-    """Try on a few tokens whether a decoder computes the same in slots as by itself."""
+def slot_bytes(model: LanguageModel) -> int | None:
+    """Return what keys and values of a token take in a slot; None where a decoder cannot use slots.
+
+    Tried on a few tokens: it must compute the same in slots as by itself.
+    """
     try:
-        logits = _probe_slots(model)
+        logits, bank = _probe_slots(model)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError):
-        return False  # the architecture has an attention of its own: batches of fixed rows are slower, and right
+        return None  # the architecture has an attention of its own: batches of fixed rows are slower, and right
     tolerance = 1e-3 if str(model.dtype) == "torch.float32" else 0.05
     for row, tokens in enumerate(_PROBE):
         ids = long_tensor([tokens], model.device)
@@ -268,15 +270,27 @@ def takes_slots(model: LanguageModel) -> bool:
         expected, _ = forward(model.module, last * 0, last, input_ids=ids, use_cache=False)
         difference = (logits[row].log_softmax(-1) - expected[0].log_softmax(-1)).abs().max()
         if not float(difference) <= tolerance * max(1.0, float(expected.abs().max())):
-            return False
-    return True
+            return None
+    stores = [store for layer in bank.layers.values() for store in layer]
+    return sum(store[0, 0].numel() * store.element_size() for store in stores)
 
 
-def _probe_slots(model: LanguageModel) -> Tensor:
-    """Return the logits behind a few rows, each read in two passes: shape (rows, vocabulary)."""
+def tokens_to_keep(model: LanguageModel, batch_tokens: int, bytes_per_token: int) -> int:
+    """Return how many tokens' keys and values are kept at once.
+
+    The more answers run together, the less each of them costs: eight times ``batch_tokens``, as far as that takes no
+    more than half of what the weights take, or a gibibyte. It does not depend on the memory that is free just now, so
+    that rounding is the same in every run.
+    """
+    weights = sum(part.numel() * part.element_size() for part in model.module.parameters())
+    return min(max(max(weights // 2, _ALWAYS_ALLOWED) // bytes_per_token, batch_tokens), 8 * batch_tokens)
+
+
+def _probe_slots(model: LanguageModel) -> tuple[Tensor, Bank]:
+    """Return logits behind a few rows, each read in two passes, shape (rows, vocabulary); and where the rows lie."""
     bank = Bank(len(_PROBE), max(map(len, _PROBE)))
     with attending_to_slots(model.module):
         for place in (slice(0, -1), slice(-1, None)):
             parts = [Part(bank, row, tokens[place]) for row, tokens in enumerate(_PROBE)]
             logits = run_pass(model.module, plan_pass(parts, None, model.device), range(len(_PROBE)))
-    return logits
+    return logits, bank

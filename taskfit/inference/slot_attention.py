@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from taskfit.inference.forward import forward, long_tensor
 from taskfit.inference.slots import Bank
@@ -116,11 +117,13 @@ class SlotPass:
             own_keys, own_values = group.bank.read(layer, group.slots, group.length)
             folded = _fold(queries[group.places], group.where.shape, own_keys.shape[1])
             bias = self._bias(number, queries.dtype, how.window, folded.shape[2] // group.where.shape[1])
-            found, found_sums = _attend(folded, own_keys, own_values, bias, how)
-            places, found, found_sums = group.places, _unfold(found, group.where), _unfold(found_sums, group.where)
-            if group.real is not None:
-                places, found, found_sums = places[group.real], found[group.real], found_sums[group.real]
-            output[places], sums[places] = found, found_sums
+            places = group.places if group.real is None else group.places[group.real]
+            if self.shared is None and how.cap is None:  # no sums are needed: the fused kernel of any device
+                found = scaled_dot_product_attention(folded, own_keys, own_values, attn_mask=bias, scale=how.scale)
+            else:
+                found, found_sums = _attend(folded, own_keys, own_values, bias, how)
+                sums[places] = _real(_unfold(found_sums, group.where), group.real)
+            output[places] = _real(_unfold(found, group.where), group.real)
         if self.shared is not None:
             self._add_shared(layer, queries, output, sums, how)
         return output
@@ -307,6 +310,10 @@ def _unfold(found: Tensor, where: Tensor | torch.Size) -> Tensor:
     rows, queries = where if isinstance(where, torch.Size) else where.shape
     parted = found.view(rows, found.shape[1], -1, queries, *found.shape[3:])
     return parted.movedim(3, 1).reshape(rows * queries, -1, *found.shape[3:])
+
+
+def _real(found: Tensor, real: Tensor | None) -> Tensor:
+    return found if real is None else found[real]
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, how: _How) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class TorchEngine:
         self._has_tried = False
         self._sharing: Sharing | None = None
         self._window = float("inf")
-        self._takes_slots: bool | None = None
+        self._slot_bytes: int | None = None  # 0 where slots cannot be used
 
     @property
     def work(self) -> Work:
@@ -147,19 +147,20 @@ class TorchEngine:
         self._notes.setdefault(sentence)
 
     def _generate(self, asked: Sequence[tuple[int, Generate]], encoded: Sequence[Encoded]) -> dict[int, Response]:
-        from taskfit.inference.continuous import generate_continuously, takes_slots
+        from taskfit.inference.continuous import generate_continuously, slot_bytes, tokens_to_keep
         from taskfit.inference.generate import generate
         from taskfit.inference.sharing import declared_window
 
         if not asked:
             return {}
         pairs = [(request, encoded[number]) for number, request in asked]
-        if self._takes_slots is None:
-            self._takes_slots = self._model.architecture == "decoder" and takes_slots(self._model)
-        if self._takes_slots:
+        if self._slot_bytes is None:
+            self._slot_bytes = (slot_bytes(self._model) if self._model.architecture == "decoder" else None) or 0
+        if self._slot_bytes:
             longest = max(len(row.prompt) + request.max_tokens for request, row in pairs)
+            kept = tokens_to_keep(self._model, self._batch_tokens, self._slot_bytes)
             can_share = longest <= declared_window(self._model)
-            texts, work = generate_continuously(self._model, pairs, 2 * self._batch_tokens, can_share=can_share)
+            texts, work = generate_continuously(self._model, pairs, kept, can_share=can_share)
         else:
             texts, work = generate(self._model, pairs, 2 * self._batch_tokens)
         self._work += work

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from taskfit.errors import EngineError, ResourceError
 from taskfit.inference import continuous
 from taskfit.inference.answers import Answer
-from taskfit.inference.continuous import takes_slots
+from taskfit.inference.continuous import slot_bytes, tokens_to_keep
 from taskfit.inference.requests import Generate, Generated, Score
 from taskfit.inference.slots import Bank, common_start, plan_bank
 from taskfit.inference.torch_engine import TorchEngine
@@ -129,9 +129,9 @@ def test_greedy_answers_equal_transformers_for_every_family(other, name):
     """Rows that leave and enter, chunks of prompts, windows and capped scores change nothing."""
     model = other(name)
     requests = drawn(9, 14, seed=3)
-    engine = TorchEngine(model, batch_tokens=48)  # so that rows wait for slots, and prompts are read in parts
+    engine = TorchEngine(model, batch_tokens=12)  # so that rows wait for slots, and prompts are read in parts
     responses = engine.run(requests)
-    assert engine._takes_slots
+    assert engine._slot_bytes
     for request, response in zip(requests, responses, strict=True):
         expected = naive_greedy(model, request)
         assert response.tokens == len(expected)
@@ -147,7 +147,7 @@ def test_a_family_with_attention_of_its_own_gets_fixed_batches(other, name):
     requests = drawn(5, 6, seed=5)
     for request, response in zip(requests, engine.run(requests), strict=True):
         assert response.text == as_text(model, naive_greedy(model, request))
-    assert engine._takes_slots is False
+    assert engine._slot_bytes == 0
 
 
 def test_an_attention_that_gives_other_numbers_is_found_out(tiny, monkeypatch):
@@ -160,9 +160,9 @@ def test_an_attention_that_gives_other_numbers_is_found_out(tiny, monkeypatch):
         return forward(self, *args, **inputs)
 
     with torch.no_grad():
-        assert takes_slots(model)
+        assert slot_bytes(model)
         monkeypatch.setattr(type(model.module), "forward", ignore_positions)
-        assert not takes_slots(model)
+        assert not slot_bytes(model)
     assert model.module.config._attn_implementation != "taskfit_slots"
 
 
@@ -170,7 +170,7 @@ def test_an_attention_that_gives_other_numbers_is_found_out(tiny, monkeypatch):
 @given(
     seed=st.integers(0, 99),
     top_p=st.sampled_from([0.3, 0.9, 1.0]),
-    batch_tokens=st.sampled_from([20, 60, 4096]),
+    batch_tokens=st.sampled_from([5, 15, 4096]),
     worked=st.sampled_from([(), (Shot("the harbour opens at six and the market wakes up. Open?", "yes"),) * 2]),
 )
 def test_samples_equal_a_plain_loop_whatever_runs_beside_them(tiny, seed, top_p, batch_tokens, worked):
@@ -193,7 +193,7 @@ def test_many_answers_at_once_are_those_of_one_at_a_time(tiny, kind):
     requests = drawn(20, 10, seed=7, temperature=1.0)
     requests[3] = dataclasses.replace(requests[3], stop=("e",))
     requests[4] = dataclasses.replace(requests[4], choices=("yes", "the cats"), max_tokens=9)
-    together = TorchEngine(model, batch_tokens=40).run(requests)
+    together = TorchEngine(model, batch_tokens=10).run(requests)
     assert [TorchEngine(model).run([request])[0] for request in requests] == close(together)
 
 
@@ -215,7 +215,7 @@ def test_rows_enter_as_others_leave(tiny, monkeypatch):
     run_pass = continuous.run_pass
     monkeypatch.setattr(continuous, "run_pass", lambda *a: passes.append(len(a[1].ids[0])) or run_pass(*a))
     requests = [Generate(Prompt(f"boats {WORDS[n]}"), 40 if n % 8 == 0 else 2) for n in range(32)]
-    TorchEngine(model, batch_tokens=100).run(requests)  # 200 tokens: 4 slots of the longest
+    TorchEngine(model, batch_tokens=25).run(requests)  # 200 tokens: 4 slots of the longest
     assert len(passes) < 60  # four at a time, in fixed batches of the order given: 8 times 40
 
 
@@ -232,7 +232,7 @@ def test_banks_never_take_more_than_they_may(tiny, monkeypatch):
     monkeypatch.setattr(continuous._Run, "_step", watched)
     worked = (Shot("the harbour opens at six and the market wakes up. Open?", "yes"),)
     requests = [dataclasses.replace(r, prompt=Prompt(r.prompt.text, worked)) for r in drawn(25, 20, seed=2)]
-    TorchEngine(model, batch_tokens=60).run(requests)
+    TorchEngine(model, batch_tokens=15).run(requests)
     assert most and all(kept <= budget == 120 for kept, budget in most)
 
 
@@ -249,6 +249,16 @@ def test_a_bank_fits_and_is_at_least_half_needed(needs, free_tokens, free_rows):
     assert sum(needs[:slots]) * 2 >= slots * capacity
     if slots < min(free_rows, free_tokens // capacity):
         assert slots == len(needs) or needs[slots] * 2 < capacity
+
+
+def test_kept_tokens_are_planned_from_the_weights(tiny):
+    """At least a batch, at most eight; between these a gibibyte, or half of what the weights take."""
+    model = tiny("llama")
+    with torch.no_grad():
+        assert slot_bytes(model) == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, width, bytes
+    assert tokens_to_keep(model, 100, 256) == 800
+    assert tokens_to_keep(model, 100, 1 << 22) == 256
+    assert tokens_to_keep(model, 100, 1 << 40) == 100
 
 
 @given(one=st.lists(st.integers(0, 1), max_size=20), other=st.lists(st.integers(0, 1), max_size=20))
@@ -315,7 +325,7 @@ def test_memory_that_runs_out_halves_rows_and_budget(tiny, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run_pass(module, planned, parts)
 
-    monkeypatch.setattr(continuous, "takes_slots", lambda model: True)
+    monkeypatch.setattr(continuous, "slot_bytes", lambda model: 1024)
     monkeypatch.setattr(continuous, "run_pass", scarce)
     assert TorchEngine(model).run(requests) == close(expected)
     monkeypatch.setattr(continuous, "run_pass", lambda *a: scarce(*a, most=0))
