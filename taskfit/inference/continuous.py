@@ -112,7 +112,7 @@ class _Run:
         if len(start) < WORTH_COPYING:
             start = ()
         rows = [
-            _Row(Answer(self._model, request, encoded), list(encoded.prompt[len(start) :]), request.max_tokens)
+            _Row(Answer(self._model, request, encoded), list(encoded.prompt[len(start) :]), _room(request, encoded))
             for request, encoded in asked
         ]
         longest = len(start) + max(row.need for row in rows)
@@ -239,6 +239,11 @@ class _Run:
             for number in kept:
                 _move_together(self._banks[number], used[number])
         self._banks = [self._banks[number] for number in kept]
+
+
+def _room(request: Generate, encoded: Encoded) -> int:
+    """Return the most tokens that an answer can have: of choices the longest, and its end."""
+    return min(request.max_tokens, 1 + max(map(len, encoded.answers), default=request.max_tokens))
 
 
 def _move_together(bank: Bank, rows: Sequence[_Row]) -> None:

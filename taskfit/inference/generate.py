@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from taskfit.errors import EngineError
 from taskfit.inference.answers import Answer, add_tokens
 from taskfit.inference.batches import Size, batches, in_halves
 from taskfit.inference.forward import forward, long_tensor, select_rows
@@ -41,7 +42,7 @@ def generate(
         (the texts, in order; what was computed)
 
     Raises:
-        EngineError: the model gives NaN.
+        EngineError: the model gives NaN, or keeps its state in no keys and values.
     """
     work = Work()
     texts: dict[int, Generated] = {}
@@ -118,6 +119,11 @@ class _Decoder:
         last = torch.full_like(rows, ids.shape[1] - 1)
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": self._mask, "past_key_values": cache}
         logits, self._cache = forward(self._model.module, rows, last, **inputs, use_cache=True)
+        if not hasattr(self._cache, "layers"):
+            raise EngineError(
+                f"{type(self._model.module).__name__} keeps no keys and values; generating with it is not supported",
+                "Take a model with attention in its layers.",
+            )
         self.work += Work(head_tokens=len(rows))
         return logits
 

@@ -150,6 +150,13 @@ def test_a_family_with_attention_of_its_own_gets_fixed_batches(other, name):
     assert engine._slot_bytes == 0
 
 
+def test_a_recurrent_model_is_refused(other):
+    """It keeps no keys and values."""
+    model = other("MambaConfig", vocab_size=512, hidden_size=32, num_hidden_layers=2)
+    with pytest.raises(EngineError, match="keeps no keys and values"):
+        TorchEngine(model).run(drawn(2, 3, seed=1))
+
+
 def test_an_attention_that_gives_other_numbers_is_found_out(tiny, monkeypatch):
     """A model that ignores our positions runs in fixed batches."""
     model = tiny("llama")
