@@ -230,17 +230,17 @@ def _asked(service: Service, prompt: Prompt) -> dict[str, Any]:
 
 def _schema(request: Generate) -> Any:
     """The JSON schema that the answer must satisfy; a choice of texts is wrapped, as services want an object."""
-    choices = getattr(request, "choices", ())
+    choices = request.choices
     if choices:
         one = {"type": "string", "enum": list(choices)}
         return {"type": "object", "properties": {"answer": one}, "required": ["answer"], "additionalProperties": False}
-    text = getattr(request, "json_schema", "")
+    text = request.json_schema
     return json.loads(text) if text else None
 
 
 def _plain_choice(request: Generate, text: str) -> str:
     """Take a chosen text out of the object it was asked for in; anything else stays as the model wrote it."""
-    if getattr(request, "choices", ()):
+    if request.choices:
         try:
             values = json.loads(text)
         except ValueError:

@@ -133,7 +133,7 @@ class VllmEngine:
 
     def _constraint(self, request: Generate) -> dict[str, Any]:
         """The texts or the schema that the answer must be of, in vLLM's terms."""
-        choices, schema = getattr(request, "choices", ()), getattr(request, "json_schema", "")
+        choices, schema = request.choices, request.json_schema
         if not choices and not schema:
             return {}
         from vllm.sampling_params import StructuredOutputsParams

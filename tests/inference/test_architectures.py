@@ -133,6 +133,34 @@ def test_a_family_that_cannot_share_scores_as_one_by_one_and_says_so(model_of, f
     assert any("one by one" in note for note in engine.notes)
 
 
+def test_bart_encodes_a_prompt_once_and_scores_all_answers(tiny):
+    """The encoder-decoder with learned positions, beside T5 with relative ones."""
+    config = transformers.BartConfig(
+        vocab_size=512,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=256,
+        init_std=0.2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = transformers.BartForConditionalGeneration(config).eval()
+    model, requests = dataclasses.replace(tiny("t5"), module=module, context=256), _requests()[:4]
+    engine = TorchEngine(model, batch_tokens=150)
+    for request, response in zip(requests, engine.run(requests), strict=True):
+        assert response.logprobs == pytest.approx(naive_scores(model, request), abs=1e-4)
+    assert engine.work.computed_tokens < 1.6 * engine.work.prompt_tokens
+
+
 def test_the_model_gets_its_own_attention_back(model_of):
     """Also where scoring fails."""
     model = model_of("qwen3")

@@ -12,7 +12,7 @@ from taskfit.strategy.grammar import parse
 from taskfit.studies.folder import locked
 from taskfit.studies.needs import check_task, shots, usage, uses_seed, uses_train
 from taskfit.studies.plan import check_disk, plan
-from taskfit.studies.spec import Limits, StudyConfig, short_names, trial_id
+from taskfit.studies.spec import Limits, ModelFacts, StudyConfig, short_names, trial_id
 from taskfit.studies.study_file import open_folder, read_study
 from taskfit.studies.test_rows import read_test_rows
 from tests.strategy.small_tasks import small_task
@@ -287,3 +287,15 @@ def test_a_program_that_the_task_cannot_feed_is_left_out_with_the_reason():
         assert reason in caught.value.message
     check_task(parse("chain-of-thought"), one)
     check_task(strategy("stranger"), one)
+
+
+def test_encoders_that_fill_masks_are_told_from_those_that_do_not():
+    """By the class they were saved with."""
+
+    def facts(architecture, config):
+        return ModelFacts("m", architecture, "f", 512, 1000, config)
+
+    assert facts("encoder", {"architectures": ["BertForMaskedLM"]}).has_masked_head
+    assert not facts("encoder", {"architectures": ["BertModel"]}).has_masked_head
+    assert not facts("encoder", {}).has_masked_head
+    assert not facts("decoder", {"architectures": ["LlamaForCausalLM"]}).has_masked_head
