@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from taskfit.errors import ConfigError, Faults
@@ -34,7 +34,7 @@ class Parameter:
 
 
 def parameters_of(part: type) -> dict[str, Parameter]:
-    """Return the parameters of a part's class, in field order.
+    """Return the parameters of a part's class: its own fields in order, then those that it shares with others.
 
     Raises:
         ConfigError: the class is no dataclass.
@@ -42,7 +42,14 @@ def parameters_of(part: type) -> dict[str, Parameter]:
     if not is_dataclass(part):
         raise ConfigError(f"{part.__module__}.{part.__qualname__} must be a dataclass whose fields are its parameters")
     hints = get_type_hints(part)
-    return {f.name: Parameter(f.name, hints[f.name], f.default) for f in fields(part) if f.init}
+    return {f.name: Parameter(f.name, hints[f.name], f.default) for f in _own_first(part) if f.init}
+
+
+def _own_first(part: type) -> list[Field[object]]:
+    """Fields, those of the class before those of its bases; a base's field stays where the base has it."""
+    levels = [level for level in part.__mro__ if is_dataclass(level)]
+    level_of = {f.name: number for number, level in enumerate(levels) for f in fields(level)}  # the last level wins
+    return sorted(fields(part), key=lambda f: level_of[f.name])
 
 
 def alternatives(hint: object) -> tuple[object, ...]:

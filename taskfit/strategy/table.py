@@ -78,6 +78,24 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "train low-rank updates of the linear layers",
         "Hu et al. 2021, section 4",
     ),
+    "rslora": StrategyEntry(
+        "taskfit.tuning.lora:RsLora",
+        "weights",
+        "lora scaled by alpha / sqrt(rank), for large ranks",
+        "Kalajdzievski 2023, section 3.1",
+    ),
+    "dora": StrategyEntry(
+        "taskfit.tuning.lora:Dora",
+        "weights",
+        "lora with the weights' lengths trained apart",
+        "Liu et al. 2024, section 4",
+    ),
+    "vera": StrategyEntry(
+        "taskfit.tuning.lora:Vera",
+        "weights",
+        "train vectors that scale random matrices shared by all layers",
+        "Kopiczko et al. 2024, section 3",
+    ),
     "full": StrategyEntry(
         "taskfit.tuning.full:Full", "weights", "train all weights", "Howard and Ruder 2018, section 3"
     ),

@@ -1,11 +1,10 @@
-"""Train a generating model to give each row's answer after its prompt: what LoRA and full tuning share."""
+"""Train a generating model to give each row's answer after its prompt: the way of all tuning methods."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,7 +12,7 @@ from taskfit.models.work import Work
 from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.counts import cut_work, fit_work
 from taskfit.tuning.examples import Example, build_examples, collate
-from taskfit.tuning.loss import choose_loss, full_logits_loss
+from taskfit.tuning.loss import choose_loss, full_logits_loss, with_penalty
 from taskfit.tuning.preview import preview
 from taskfit.tuning.settings import plan_schedule, training_format
 from taskfit.tuning.training import TOKEN_BUDGET, Job, run
@@ -22,33 +21,22 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Budget, PreparedProgram
     from taskfit.tasks.task import Row, Task
+    from taskfit.tuning.method import Method, Trainable
     from taskfit.tuning.trainer import LossSum
 
-__all__ = ["Pace", "train_answers", "validation_sample"]
+__all__ = ["train_answers", "validation_sample"]
 
 VALIDATION_ROWS = 512
 """Most validation rows whose loss decides when to stop; more would cost more than they tell."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast and how long to train; the parameters of a tuning method, resolved."""
-
-    learning_rate: float
-    epochs: int
-    batch: int
-    min_steps: int
-    weight_decay: float = 0.0
 
 
 def train_answers(
     model: LanguageModel,
     task: Task,
     program: PreparedProgram,
-    pace: Pace,
+    method: Method,
+    trainable: Trainable,
     *,
-    method: str,
-    trains: Literal["all", "adapter"],
     seed: int,
     budget: Budget,
 ) -> Work:
@@ -58,9 +46,8 @@ def train_answers(
         model: ``module`` is prepared: the right weights, in float32, require gradients.
         task: ``train`` is learned; the loss on ``validation`` decides when to stop.
         program: gives the prompt of each row, the same at training and at predicting.
-        pace: how fast and how long.
-        method: names the method with its parameters; part of what a checkpoint must agree with.
-        trains: see :func:`taskfit.tuning.counts.fit_work`.
+        method: says how fast and how long; with its parameters it is part of what a checkpoint must agree with.
+        trainable: what the method made ready.
         seed: of row order and dropout.
         budget: time, checkpoint folder, and where findings are said.
 
@@ -74,41 +61,43 @@ def train_answers(
         budget.say(line)
     if not held_out:
         budget.say("no validation rows: training runs to its last step without early stopping")
-    loss_sum, finding = choose_loss(model.module, model.architecture, _batch(model, train_set[:4]))
+    autocast = training_format(model)
+    loss_sum, finding = choose_loss(model.module, model.architecture, _batch(model, train_set[:4]), autocast=autocast)
     if finding is not None:
         budget.say(finding)
     groups = split_by_length([example.length for example in held_out], TOKEN_BUDGET)
     held_out_batches = [[held_out[index] for index in group] for group in groups]
-    autocast = training_format(model)
     job = Job(
         module=model.module,
         lengths=tuple(example.length for example in train_set),
         collate=lambda rows: _batch(model, [train_set[row] for row in rows]),
-        loss_sum=loss_sum,
+        loss_sum=with_penalty(loss_sum, trainable.penalty),
         validate=(lambda: _mean_loss(model, held_out_batches, loss_sum, autocast)) if held_out else None,
-        batch=pace.batch,
-        learning_rate=pace.learning_rate,
-        weight_decay=pace.weight_decay,
+        batch=method.batch,
+        learning_rate=method.rate(model),
+        weight_decay=0.0,
         schedule=plan_schedule(
             len(train_set),
-            epochs=pace.epochs,
-            batch=pace.batch,
-            min_steps=pace.min_steps,
+            epochs=method.epochs,
+            batch=method.batch,
+            min_steps=method.min_steps,
             is_validated=bool(held_out),
         ),
         autocast=autocast,
-        fingerprint=_fingerprint(model, method, train_set, held_out),
+        fingerprint=_fingerprint(model, repr(method), train_set, held_out),
         seed=seed,
+        after_step=trainable.after_step,
     )
     result, plan = run(job, budget)
-    shapes = [[(len(example.prompt), len(example.answer)) for example in group] for group in held_out_batches]
+    front = trainable.virtual_tokens
+    shapes = [[(front + len(example.prompt), len(example.answer)) for example in group] for group in held_out_batches]
     work = fit_work(
         plan,
         result,
-        [(len(example.prompt), len(example.answer)) for example in train_set],
+        [(front + len(example.prompt), len(example.answer)) for example in train_set],
         shapes,
         model.architecture,
-        trains=trains,
+        trains=method.trains,
         gathers=loss_sum is not full_logits_loss,
     )
     return work + cut_work(train_set)

@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.errors import Faults, PredictorError
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
-from taskfit.strategy.parameters import check_types
 from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of
 from taskfit.tuning.model_folder import copy_tensors, load_model_folder
 from taskfit.tuning.settings import (
-    check_schedule,
+    Paced,
     learning_rate_for,
     plan_schedule,
     training_format,
@@ -49,7 +48,7 @@ HEAD_DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(Paced):
     """Train an encoder and a linear layer on its pooled hidden states to give the label of a text.
 
     The model reads the row's input alone, without instruction; texts longer than ``max_tokens`` keep their beginning.
@@ -58,27 +57,17 @@ class Encoder:
     Source: Devlin et al. 2019, section 4.1; mean pooling as in Reimers and Gurevych 2019, section 3.
     """
 
-    learning_rate: float | None = None
-    """Peak learning rate; none chooses it from the model's width: 3e-4 below 512, else 5e-5 x 768 / width."""
     epochs: int = 4
     """Most passes over the training rows; training stops earlier when the validation loss no longer falls."""
-    batch: int = 16
-    """Rows of one optimiser step."""
-    min_steps: int = 60
-    """Small sets are passed over more often, until this many steps."""
     max_tokens: int = 256
     """Longer texts keep their first tokens; never more than the model's context."""
     pool: Literal["mean", "cls"] = "mean"
     """How one vector is made of a text: the mean of its hidden states, or the first of them."""
 
-    def __post_init__(self) -> None:
-        faults = Faults("encoder")
-        check_types(self, faults)
-        if not faults.messages:
-            if self.max_tokens < 4:
-                faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
-            check_schedule(self, faults)
-        faults.raise_as(ConfigError)
+    def check(self, faults: Faults) -> None:
+        """Note a length that holds no text."""
+        if self.max_tokens < 4:
+            faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
 
     @property
     def name(self) -> str:

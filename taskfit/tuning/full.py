@@ -2,81 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from taskfit.errors import ConfigError, Faults
-from taskfit.strategy.parameters import check_types
+from taskfit.errors import ConfigError
+from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import load_model_folder, save_model_folder
-from taskfit.tuning.settings import check_schedule, learning_rate_for, training_format, weights_in_float32, width_of
+from taskfit.tuning.settings import weights_in_float32
 
 if TYPE_CHECKING:
-    from taskfit.models.language_model import Architecture, LanguageModel
-    from taskfit.models.work import Work
-    from taskfit.strategy.contract import Budget, PreparedProgram
-    from taskfit.tasks.task import Task
+    from taskfit.models.language_model import LanguageModel
 
 __all__ = ["Full"]
 
-LEARNING_RATE_AT_768 = 5e-5
-"""The usual rate for a model 768 wide (Devlin et al. 2019, appendix A.3)."""
-
 
 @dataclass(frozen=True)
-class Full:
+class Full(Method):
     """Train every weight, in float32, and give the model back in the number format in which it came.
 
     Prefer it to ``lora`` for small models, for much data, and where the task is far from what the model knows; it
     takes 16 bytes of memory a weight and can forget more.
 
-    Source: Howard and Ruder 2018, section 3.
+    Source: Howard and Ruder 2018, section 3. Rate: the usual one for a model 768 wide (Devlin et al. 2019, appendix
+    A.3).
     """
 
-    learning_rate: float | None = None
-    """Peak learning rate; none chooses it from the model's width: 5e-5 x 768 / width."""
-    epochs: int = 3
-    """Passes over the training rows."""
-    batch: int = 16
-    """Rows of one optimiser step."""
-    min_steps: int = 60
-    """Small sets are passed over more often, until this many steps."""
+    trains: ClassVar[Literal["all", "adapter"]] = "all"
+    rate_at_768: ClassVar[float] = 5e-5
 
-    def __post_init__(self) -> None:
-        faults = Faults("full")
-        check_types(self, faults)
-        if not faults.messages:
-            check_schedule(self, faults)
-        faults.raise_as(ConfigError)
-
-    @property
-    def architectures(self) -> frozenset[Architecture]:
-        """Decoders and encoder–decoders."""
-        return frozenset({"decoder", "encoder-decoder"})
-
-    def change(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int, budget: Budget) -> Work:
-        """Train the model's weights, in place, to give the target after the program's prompt.
-
-        Raises:
-            TrainingError: nothing is supervised, rows cannot be learned, or training has diverged.
-            ConfigError: the model is in float16.
-        """
-        from taskfit.tuning.answers import Pace, train_answers
-
-        training_format(model)  # refuses before the weights are converted
-        rate = self.learning_rate or learning_rate_for(width_of(model), at_768=LEARNING_RATE_AT_768)
-        budget.say(f"training all weights, learning rate {rate:.2g}")
+    @contextmanager
+    def training(self, model: LanguageModel, *, seed: int) -> Iterator[Trainable]:
+        """Make every weight trainable; see :class:`taskfit.tuning.method.Method`."""
         with weights_in_float32(model.module):
-            return train_answers(
-                model,
-                task,
-                program,
-                Pace(rate, self.epochs, self.batch, self.min_steps),
-                method=repr(self),
-                trains="all",
-                seed=seed,
-                budget=budget,
-            )
+            yield Trainable("all weights")
 
     def save(self, model: LanguageModel, folder: Path) -> None:
         """Write a complete model folder: configuration, safetensors weights, tokenizer."""
@@ -94,3 +55,15 @@ class Full:
         """
         loaded = load_model_folder(folder, device="auto" if model is None else str(model.device))
         return loaded if model is None else replace(loaded, name=model.name)
+
+    def merge(self, model: LanguageModel) -> LanguageModel:
+        """Return the model itself: its weights are the changed ones."""
+        return model
+
+    def detach(self, model: LanguageModel) -> LanguageModel:
+        """Refuse: no weight of the base is left.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("full has changed every weight; nothing of the base is left", "Load the base model again.")

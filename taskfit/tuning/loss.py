@@ -19,7 +19,14 @@ from taskfit.errors import TrainingError
 from taskfit.models.language_model import Architecture
 from taskfit.tuning.examples import IGNORED
 
-__all__ = ["choose_loss", "cross_entropy_sum", "full_logits_loss", "gathered_loss", "sequence_to_sequence_loss"]
+__all__ = [
+    "choose_loss",
+    "cross_entropy_sum",
+    "full_logits_loss",
+    "gathered_loss",
+    "sequence_to_sequence_loss",
+    "with_penalty",
+]
 
 LossSum = Callable[[torch.nn.Module, dict[str, Tensor]], tuple[Tensor, int]]
 """(summed loss in nats, supervised tokens) of one micro-batch."""
@@ -82,13 +89,30 @@ def sequence_to_sequence_loss(module: torch.nn.Module, batch: dict[str, Tensor])
     return loss, int(is_supervised.sum())
 
 
+def with_penalty(loss_sum: LossSum, penalty: Callable[[], Tensor] | None) -> LossSum:
+    """Return a loss whose mean over the supervised tokens is larger by ``penalty()``, whatever the micro-batches."""
+    if penalty is None:
+        return loss_sum
+
+    def penalised(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+        loss, tokens = loss_sum(module, batch)
+        return loss + tokens * penalty(), tokens
+
+    return penalised
+
+
 def choose_loss(
-    module: torch.nn.Module, architecture: Architecture, batch: dict[str, Tensor]
+    module: torch.nn.Module,
+    architecture: Architecture,
+    batch: dict[str, Tensor],
+    *,
+    autocast: torch.dtype | None = None,
 ) -> tuple[LossSum, str | None]:
     """Return the cheapest loss that is right for the model, and a sentence for the user where it is not the usual one.
 
     The gathered loss leaves out whatever a model does to its logits after the output layer (scaling, soft-capping).
     So the logits are computed both ways once, on one batch, and the gathered loss is used only where they agree.
+    Weights of several number formats work together only under ``autocast``, as they will in training.
 
     Raises:
         TrainingError: the logits are not finite before training has begun.
@@ -96,9 +120,12 @@ def choose_loss(
     if architecture == "encoder-decoder":
         return sequence_to_sequence_loss, None
     was_training = module.training
+    formats = {value.dtype for value in module.parameters() if value.is_floating_point()}
+    is_mixed = autocast is not None and len(formats) > 1
+    device = next(module.parameters()).device.type
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device, dtype=autocast, enabled=is_mixed):
             own = _own_logits(module, batch)[0].float()
             gathered = _gathered_logits(module, batch)
     finally:
@@ -108,7 +135,7 @@ def choose_loss(
             "the untrained model gives logits that are not finite",
             "The model's weights or number format are broken: load it with dtype='float32'.",
         )
-    tolerance = TOLERANCE if next(module.parameters()).dtype == torch.float32 else TOLERANCE_BFLOAT16
+    tolerance = TOLERANCE if formats == {torch.float32} else TOLERANCE_BFLOAT16
     if gathered is not None and float((gathered - own).norm() / own.norm().clamp_min(1e-9)) <= tolerance:
         return gathered_loss, None
     return full_logits_loss, (

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from taskfit.errors import ConfigError, Faults
+from taskfit.strategy.parameters import check_types
+from taskfit.strategy.table import name_of
 
 if TYPE_CHECKING:
     import torch
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
 
 __all__ = [
-    "HasPace",
+    "Paced",
     "Schedule",
-    "check_schedule",
     "learning_rate_for",
     "plan_schedule",
+    "refuse_quantised",
     "training_format",
     "weights_in_float32",
     "width_of",
@@ -50,39 +52,38 @@ class Schedule:
     patience: int
 
 
-class HasPace(Protocol):
-    """The parameters that all tuning methods have."""
+@dataclass(frozen=True)
+class Paced:
+    """The parameters that every training has, checked when they are set."""
 
-    @property
-    def learning_rate(self) -> float | None:
-        """Peak learning rate; None: chosen from the model's width."""
-        ...
+    learning_rate: float | None = None
+    """Peak learning rate; none: the method's own, where that depends on it for the width of the model."""
+    epochs: int = 3
+    """Passes over the training rows."""
+    batch: int = 16
+    """Rows of one optimiser step."""
+    min_steps: int = 60
+    """Small sets are passed over more often, until this many steps."""
 
-    @property
-    def epochs(self) -> int:
-        """Passes over the training rows."""
-        ...
+    def __post_init__(self) -> None:
+        faults = Faults(name_of(type(self)))
+        check_types(self, faults)
+        if not faults.messages:
+            self.check(faults)
+            self._check_pace(faults)
+        faults.raise_as(ConfigError)
 
-    @property
-    def batch(self) -> int:
-        """Rows of one optimiser step."""
-        ...
+    def check(self, faults: Faults) -> None:
+        """Note every fault of the parameters that are the class's own; their types are right."""
 
-    @property
-    def min_steps(self) -> int:
-        """Least optimiser steps."""
-        ...
-
-
-def check_schedule(method: HasPace, faults: Faults) -> None:
-    """Note every fault of the parameters that all tuning methods have."""
-    if method.learning_rate is not None and not 0 < method.learning_rate < math.inf:
-        faults.add(f"learning_rate must be above 0 and finite (got {method.learning_rate})")
-    for name, value in (("epochs", method.epochs), ("batch", method.batch)):
-        if value < 1:
-            faults.add(f"{name} must be at least 1 (got {value})")
-    if method.min_steps < 0:
-        faults.add(f"min_steps must be at least 0 (got {method.min_steps})")
+    def _check_pace(self, faults: Faults) -> None:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            faults.add(f"learning_rate must be above 0 and finite (got {self.learning_rate})")
+        for name, value in (("epochs", self.epochs), ("batch", self.batch)):
+            if value < 1:
+                faults.add(f"{name} must be at least 1 (got {value})")
+        if self.min_steps < 0:
+            faults.add(f"min_steps must be at least 0 (got {self.min_steps})")
 
 
 def plan_schedule(rows: int, *, epochs: int, batch: int, min_steps: int, is_validated: bool) -> Schedule:
@@ -147,7 +148,11 @@ def weights_in_float32(module: torch.nn.Module) -> Iterator[None]:
     """Make all weights trainable in float32, and afterwards frozen in the format each had before.
 
     Buffers keep theirs: rotary frequencies, which transformers holds in float32, would be spoiled by rounding.
+
+    Raises:
+        ConfigError: the weights are quantised; no gradient can move them.
     """
+    refuse_quantised(module)
     formats = {name: parameter.dtype for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
         parameter.data = parameter.data.float()
@@ -159,3 +164,17 @@ def weights_in_float32(module: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
             parameter.data = parameter.data.to(formats[name])
         module.eval()
+
+
+def refuse_quantised(module: torch.nn.Module) -> None:
+    """Check that every weight is a number that a gradient can move.
+
+    Raises:
+        ConfigError: some are packed into fewer bits.
+    """
+    packed = [name for name, value in module.named_parameters() if not value.is_floating_point()]
+    if packed:
+        raise ConfigError(
+            f"the model is quantised ({len(packed)} of its weights, first {packed[0]}), so they cannot be trained",
+            "Load it in float32 or bfloat16, or use qlora, which trains updates beside quantised weights.",
+        )

@@ -23,7 +23,17 @@ from taskfit.errors import ConfigError, Faults, TrainingError
 from taskfit.tuning.checkpoint import TrainState, check_same_run, load_state, save_state
 from taskfit.tuning.schedule import Decay, rate_share
 
-__all__ = ["Batch", "BatchesAt", "CurvePoint", "LossSum", "Progress", "TrainConfig", "TrainResult", "train"]
+__all__ = [
+    "AfterStep",
+    "Batch",
+    "BatchesAt",
+    "CurvePoint",
+    "LossSum",
+    "Progress",
+    "TrainConfig",
+    "TrainResult",
+    "train",
+]
 
 Batch = Any
 """One micro-batch; only ``batches_at`` and ``loss_sum`` know what it is (mostly a dict of tensors)."""
@@ -33,6 +43,10 @@ BatchesAt = Callable[[int], Sequence[Batch]]
 
 LossSum = Callable[[torch.nn.Module, Batch], tuple[Tensor, int]]
 """(loss summed over the supervised tokens, in nats; number of supervised tokens) of one micro-batch."""
+
+AfterStep = Callable[[torch.optim.Optimizer, int, int], None]
+"""Takes the optimiser, the optimiser steps done and those planned. A method whose weights follow a schedule of their
+own (AdaLoRA) changes them here, after the update and before the gradients are dropped."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,7 @@ def train(
     fingerprint: str = "",
     on_progress: Callable[[Progress], None] | None = None,
     autocast: torch.dtype | None = None,
+    after_step: AfterStep | None = None,
 ) -> TrainResult:
     """Train the parameters of ``module`` that require gradients, in place.
 
@@ -162,6 +177,8 @@ def train(
         fingerprint: what else identifies the run (data, model, method); a checkpoint of another one is refused.
         on_progress: called after each step; what it raises ends the training, with the state saved before.
         autocast: run the loss function under autocast of this type (bfloat16); weights and state stay float32.
+        after_step: called after every optimiser step. What it remembers must stand in the optimiser's state of a
+            parameter, as tensors: nothing else is in a checkpoint.
 
     Raises:
         ConfigError: ``validate`` and ``config.validate_every`` do not go together.
@@ -179,6 +196,8 @@ def train(
     with torch.random.fork_rng(devices=_cuda_devices(run.parameters)):
         while not run.is_done:
             loss, norm, tokens = _optimise(run, batches_at(run.state.step), loss_sum, autocast)
+            if after_step is not None:
+                after_step(run.optimizer, run.state.step + 1, config.steps)
             is_validated = validate is not None and run.is_validated_next
             validation = _validated(module, validate, run.state.step + 1) if validate and is_validated else None
             run.note(loss, validation)

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskfit.errors import ResourceError
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.checkpoint import load_state
-from taskfit.tuning.trainer import Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
+from taskfit.tuning.trainer import AfterStep, Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
 
 if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget
@@ -56,6 +56,7 @@ class Job:
         autocast: number format of the forward pass; None: that of the weights.
         fingerprint: identifies model, method and data; a checkpoint of another job is refused.
         seed: of row order and dropout.
+        after_step: called after every optimiser step; see :func:`taskfit.tuning.trainer.train`.
     """
 
     module: torch.nn.Module
@@ -70,6 +71,7 @@ class Job:
     autocast: torch.dtype | None
     fingerprint: str
     seed: int
+    after_step: AfterStep | None = None
 
 
 def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
@@ -133,6 +135,7 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> 
                 fingerprint=job.fingerprint,
                 on_progress=_reporter(budget.say, deadline),
                 autocast=job.autocast,
+                after_step=job.after_step,
             )
         except _TimeIsUp:
             assert folder is not None  # made above wherever there is a deadline

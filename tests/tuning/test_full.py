@@ -107,7 +107,7 @@ def test_the_user_sees_an_example_the_rate_and_the_course(folder: Path) -> None:
     said: list[str] = []
     fitted(tiny_model(folder, "llama"), Budget(say=said.append))
     text = "\n".join(said)
-    assert "training all weights, learning rate 0.001" in text
+    assert "all weights; learning rate 0.001" in text
     assert "⟦" in text and "supervised tokens" in text
     assert "step 3 of 3: loss" in text and "validation" in text
 

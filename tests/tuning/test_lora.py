@@ -64,8 +64,7 @@ def test_only_the_updates_are_trained(folder: Path, family: Family) -> None:
     model = tiny_model(folder, family)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     fitted(model, Lora(rank=4, **QUICK))
-    trained = {name for name, value in model.module.named_parameters() if value.requires_grad}
-    assert trained and all("lora_" in name for name in trained)
+    assert not any(value.requires_grad for value in model.module.parameters()), "training is over"
     assert all(
         value.abs().max() > 0
         for name, value in model.module.named_parameters()
