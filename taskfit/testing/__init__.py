@@ -74,6 +74,7 @@ def tiny_decoder(
     *,
     kind: Literal["llama", "gpt2"] = "llama",
     chat: bool | ChatStyle = False,
+    is_plain: bool = False,
     vocab: int = 512,
     context: int = 512,
     seed: int = 0,
@@ -86,6 +87,7 @@ def tiny_decoder(
             byte fallback and BOS. ``gpt2``: learned positions, byte-level tokenizer without BOS.
         chat: True or ``chatml``: a ChatML template whose turns end with a token of their own. ``gemma``: a template
             that writes BOS itself and refuses a system turn.
+        is_plain: of ``llama``: as many heads of keys as of queries, and an output layer of its own.
         vocab: entries of the vocabulary, at least 400 (256 of them are bytes).
         context: most tokens the model can read.
         seed: of the weights.
@@ -108,7 +110,10 @@ def tiny_decoder(
     settings = special | ({"chat_template": CHAT_TEMPLATES[style]} if style else {})
     _save_tokenizer(tokenizer, folder, context, settings, special_tokens=turns)
     ids = {name: _id(tokenizer, special[f"{name}_token"]) for name in ("bos", "eos", "pad")}
-    _save_model(_decoder_config(kind, tokenizer.get_vocab_size(), context, ids), "AutoModelForCausalLM", folder, seed)
+    config = _decoder_config(kind, tokenizer.get_vocab_size(), context, ids)
+    if is_plain:
+        config.num_key_value_heads, config.tie_word_embeddings = config.num_attention_heads, False
+    _save_model(config, "AutoModelForCausalLM", folder, seed)
     return folder
 
 

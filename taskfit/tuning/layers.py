@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from taskfit.errors import ConfigError
 
@@ -73,7 +73,7 @@ def layers_of_role(module: torch.nn.Module, role: Role) -> dict[str, torch.nn.Mo
 
 
 def blocks(module: torch.nn.Module) -> tuple[str, list[torch.nn.Module]]:
-    """Return the name and the members of the longest list of blocks; of two equal ones the last, which is a decoder's.
+    """Return the name and the members of the longest list of blocks; of equal ones the last: a decoder's.
 
     Raises:
         ConfigError: the module holds no list of blocks.
@@ -81,11 +81,11 @@ def blocks(module: torch.nn.Module) -> tuple[str, list[torch.nn.Module]]:
     import torch
 
     lists = [(name, part) for name, part in module.named_modules() if isinstance(part, torch.nn.ModuleList)]
-    if not lists:
+    outer = [(name, part) for name, part in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    if not outer:
         raise ConfigError(f"{type(module).__name__} holds no list of blocks", "Choose a method that needs none: lora.")
-    longest = max(len(part) for _, part in lists)
-    outer = [(name, part) for name, part in lists if len(part) == longest and not _is_inside(name, lists)]
-    name, found = outer[-1]
+    longest = max(len(part) for _, part in outer)
+    name, found = [(name, part) for name, part in outer if len(part) == longest][-1]
     return name, list(found)
 
 
@@ -138,8 +138,3 @@ def _role(name: str) -> Role | None:
     last = name.rpartition(".")[2]
     table = _ATTENTION_ROLES if _is_attention(name) else _MLP_ROLES
     return table.get(last_two) or table.get(last)
-
-
-def _is_inside(name: str, lists: list[tuple[str, Any]]) -> bool:
-    """Whether a list stands in another one (T5's sub-layers stand in its blocks)."""
-    return any(name.startswith(f"{other}.") for other, _ in lists if other)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from taskfit.models.language_model import LanguageModel
 
-__all__ = ["copy_tensors", "load_model_folder", "save_model_folder"]
+__all__ = ["copy_tensors", "load_model_folder", "read_tensors", "save_model_folder"]
 
 
 def save_model_folder(model: LanguageModel, folder: Path) -> None:
@@ -54,13 +54,8 @@ def copy_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
             all faults together.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    try:
-        values = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise PredictorError(f"{path} cannot be read as weights ({error})") from error
+    values = read_tensors(path)
     faults = Faults(str(path))
     for word, names in (("missing", into.keys() - values.keys()), ("superfluous", values.keys() - into.keys())):
         if names:
@@ -74,6 +69,22 @@ def copy_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             into[name].copy_(value)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file, unchecked.
+
+    Raises:
+        PredictorError: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PredictorError(f"{path} cannot be read as weights ({error})") from error
+    return found
 
 
 def _saved_format(path: Path) -> str:

@@ -11,7 +11,7 @@ from taskfit.tasks.definition import TaskDefinition, Wording
 from taskfit.tasks.task import DataReport, Kind, Row, Task
 from taskfit.testing import tiny_decoder, tiny_encoder, tiny_encoder_decoder
 
-Family = Literal["llama", "gpt2", "chat", "t5", "bert"]
+Family = Literal["llama", "plain", "gpt2", "chat", "t5", "bert"]
 
 NOUNS = ("film", "market", "ending", "cook", "boat", "song", "harbour", "weather", "fish", "sun", "tide", "cat")
 
@@ -25,7 +25,8 @@ def tiny_model(folder: Path, family: Family, dtype: str = "float32") -> Language
         elif family == "bert":
             tiny_encoder(path)
         else:
-            tiny_decoder(path, kind="gpt2" if family == "gpt2" else "llama", chat=family == "chat")
+            kind: Literal["gpt2", "llama"] = "gpt2" if family == "gpt2" else "llama"
+            tiny_decoder(path, kind=kind, chat=family == "chat", is_plain=family == "plain")
     return open_folder(path, dtype=dtype, device="cpu")
 
 
