@@ -151,7 +151,7 @@ def _unnamed(part: str, node: Node, known: dict[str, Parameter]) -> str:
 def _convert(node: Node, parameter: Parameter, faults: Faults) -> object:
     """Return what ``node`` means for the parameter; one of the wrong type is noted in ``faults``."""
     hints = alternatives(parameter.hint)
-    if Strategy in hints and isinstance(node, Part | Sum):
+    if Strategy in hints and isinstance(node, Part | Sum) and _plain_value(node, hints) is not None:
         return _build(node)
     value = _plain_value(node, hints)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -82,7 +82,13 @@ class AdaLora(PeftMethod):
         )
 
     def ready(self, wrapped: peft.PeftModel) -> Trainable:
-        """Return the hook that takes ranks, and the penalty."""
+        """Return the hook that takes ranks, and the penalty.
+
+        The number of ranks, a scale, is frozen: peft leaves it trainable beside a base in bfloat16, and never saves it.
+        """
+        for name, value in wrapped.named_parameters():
+            if ".ranknum." in name:
+                value.requires_grad_(False)
         return Trainable(self.what(wrapped), _RankSchedule(wrapped), lambda: _orthogonality(wrapped))
 
     def finish(self, model: LanguageModel) -> None:
@@ -114,17 +120,16 @@ class _RankSchedule:
                     table[name] = optimizer.state[value][key]
             if name in allocator.exp_avg_ipt:
                 allocator.ipt.setdefault(name, value.detach().clone())  # overwritten before it is read
+        singular = {name: optimizer.state[value] for name, value in parameters.items() if ".lora_E." in name}
         if step > steps - config.tfinal:
-            config.rank_pattern = _kept(parameters)
+            config.rank_pattern = {name: state["kept"].flatten().tolist() for name, state in singular.items()}
         tuner.update_and_allocate(step)
+        if step == steps - config.tfinal:
+            for name, state in singular.items():
+                state["kept"] = parameters[name].detach() != 0  # from now on, what is zero stays zero
         for key, table in (("importance", allocator.exp_avg_ipt), ("uncertainty", allocator.exp_avg_unc)):
             for name, value in table.items():
                 optimizer.state[parameters[name]][key] = value
-
-
-def _kept(parameters: dict[str, torch.Tensor]) -> dict[str, list[bool]]:
-    """Which singular values the allocator has left, as it notes them itself: those that are not zero."""
-    return {name: (value != 0).flatten().tolist() for name, value in parameters.items() if ".lora_E." in name}
 
 
 def _orthogonality(module: torch.nn.Module) -> torch.Tensor:

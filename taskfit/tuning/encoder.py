@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from taskfit.errors import Faults, PredictorError
 from taskfit.strategy.check import check_fit
+from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of
-from taskfit.tuning.model_folder import copy_tensors, load_model_folder
+from taskfit.tuning.full import Full
+from taskfit.tuning.method import Method, Trainable, count_values
+from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.settings import (
     Paced,
     learning_rate_for,
     plan_schedule,
     training_format,
-    weights_in_float32,
     width_of,
 )
 
@@ -63,11 +65,37 @@ class Encoder(Paced):
     """Longer texts keep their first tokens; never more than the model's context."""
     pool: Literal["mean", "cls"] = "mean"
     """How one vector is made of a text: the mean of its hidden states, or the first of them."""
+    tune: Strategy | None = None
+    """How the encoder below the linear layer is tuned: any change of weights, such as ``lora(rank=4)``, ``bitfit`` or
+    ``head-only``; none tunes it whole. Its learning rate counts, unless one is given here; how long, is said here."""
 
     def check(self, faults: Faults) -> None:
-        """Note a length that holds no text."""
+        """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
         if self.max_tokens < 4:
             faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
+        if self.tune is not None and not self._is_change_alone():
+            faults.add(f"tune must be a change of weights alone, such as lora(rank=4) (got {self.tune.name})")
+        elif self.tune is not None:
+            own = ("epochs", "batch", "min_steps")
+            said = [name for name in own if getattr(self.method, name) != getattr(Paced, name)]
+            if said:
+                faults.add(f"{', '.join(said)} must be given to encoder itself, not inside tune (got {self.tune.name})")
+
+    def _is_change_alone(self) -> bool:
+        from taskfit.strategy.composed import Composed, default_program
+
+        tune = self.tune
+        return (
+            isinstance(tune, Composed)
+            and isinstance(tune.weights, Method)
+            and tune.weights.suits_encoders
+            and tune.program == default_program()
+        )
+
+    @property
+    def method(self) -> Method:
+        """The change of the encoder's weights."""
+        return Full() if self.tune is None else cast("Method", cast("Any", self.tune).weights)
 
     @property
     def name(self) -> str:
@@ -88,30 +116,36 @@ class Encoder(Paced):
         """Train on ``task.train``; the loss on ``task.validation`` decides when to stop.
 
         Raises:
-            ConfigError: no encoder is given, the task is not a classification, or the model is in float16.
+            ConfigError: no encoder is given, the task is not a classification, the model is in float16, or it does not
+                suit ``tune``.
             TrainingError: training has diverged.
         """
         check_fit(self, task.definition.kind, None if model is None else model.architecture)
         model = replace(cast("LanguageModel", model))  # its module is replaced by the encoder's body
         model.module = _body(model)
         work, classifier = self._train(model, task, seed, budget)
-        manifest = new_manifest(self, task, seed=seed, model=model, needs_base=False, state={}, fit_work=work)
-        return EncoderPredictor(manifest, model, classifier, self.max_tokens)
+        needs_base = not isinstance(self.method, Full)
+        manifest = new_manifest(self, task, seed=seed, model=model, needs_base=needs_base, state={}, fit_work=work)
+        return EncoderPredictor(manifest, model, classifier, self.max_tokens, self.method)
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> EncoderPredictor:
-        """Build the saved predictor from its folder alone.
+        """Build the saved predictor, from its folder alone where the encoder was tuned whole.
 
         Raises:
             PredictorError: the folder is incomplete or damaged.
         """
-        loaded = load_model_folder(folder, device="auto" if model is None else str(model.device))
+        if model is not None and not isinstance(self.method, Full):
+            model = replace(model)
+            model.module = _body(model)
+        loaded = self.method.load(model, folder)
         if loaded.architecture != "encoder":
             raise PredictorError(f"{folder} should hold an encoder (got a model of architecture {loaded.architecture})")
-        loaded.module = _body(loaded)
+        if isinstance(self.method, Full):
+            loaded.module = _body(loaded)
         classifier = self._classifier(loaded, len(manifest.definition.labels), seed=0)
         copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
         classifier.requires_grad_(False)
-        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens)
+        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method)
 
     def _classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
         """A fresh head on the model's body, on the model's device."""
@@ -124,22 +158,49 @@ class Encoder(Paced):
             made = EncoderClassifier(model.module, width_of(model), classes, self.pool, HEAD_DROPOUT)
         return made.to(model.device)
 
+    def _rate(self, model: LanguageModel) -> float:
+        if self.learning_rate is None and isinstance(self.method, Full) and self.method.learning_rate is None:
+            return _learning_rate(width_of(model))
+        return self.learning_rate or self.method.rate(model)
+
     def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
+        training_format(model)  # refuses before anything is changed
+        rate = self._rate(model)
+        with self.method.training(model, seed=seed) as trainable:
+            if self.tune is not None:
+                trained, total = count_values(model.module)
+                budget.say(f"below the linear layer {trained:,} of {total:,} values train: {trainable.what}")
+            classifier = self._classifier(model, len(task.definition.labels), seed=seed)
+            work = self._run(model, task, classifier, trainable, rate, seed=seed, budget=budget)
+        classifier.requires_grad_(False)
+        return work, classifier.eval()
+
+    def _run(
+        self,
+        model: LanguageModel,
+        task: Task,
+        classifier: EncoderClassifier,
+        trainable: Trainable,
+        rate: float,
+        *,
+        seed: int,
+        budget: Budget,
+    ) -> Work:
+        """Train what requires gradients."""
         import torch
 
         from taskfit.tuning.answers import validation_sample
         from taskfit.tuning.classifier import class_loss, collate_texts
         from taskfit.tuning.counts import fit_work
+        from taskfit.tuning.loss import with_penalty
         from taskfit.tuning.training import TOKEN_BUDGET, Job, run
 
         train_set = encode_labelled(model, task.definition, task.train, self.max_tokens)
         held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
-        rate = self.learning_rate or _learning_rate(width_of(model))
         for line in _findings(model, task.definition, train_set, held_out, rate):
             budget.say(line)
         autocast = training_format(model)
         groups = split_by_length([len(ids) for ids in held_out.ids], TOKEN_BUDGET)
-        classifier = self._classifier(model, len(task.definition.labels), seed=seed)
 
         def batch(rows: LabelledTexts, chosen: Sequence[int]) -> dict[str, Tensor]:
             labels = [rows.labels[index] for index in chosen]
@@ -155,7 +216,7 @@ class Encoder(Paced):
             module=classifier,
             lengths=tuple(len(ids) for ids in train_set.ids),
             collate=lambda chosen: batch(train_set, chosen),
-            loss_sum=class_loss,
+            loss_sum=with_penalty(class_loss, trainable.penalty),
             validate=mean_loss if held_out.ids else None,
             batch=self.batch,
             learning_rate=rate,
@@ -170,13 +231,14 @@ class Encoder(Paced):
             autocast=autocast,
             fingerprint=_fingerprint(model, repr(self), train_set, held_out),
             seed=seed,
+            after_step=trainable.after_step,
         )
-        with weights_in_float32(classifier):
-            result, plan = run(job, budget)
-        shapes = [(len(ids), 0) for ids in train_set.ids]
-        held_out_shapes = [[(len(held_out.ids[index]), 0) for index in group] for group in groups]
-        work = fit_work(plan, result, shapes, held_out_shapes, "encoder", trains="all", gathers=True)
-        return work + train_set.lost, classifier
+        result, plan = run(job, budget)
+        front = trainable.virtual_tokens
+        shapes = [(front + len(ids), 0) for ids in train_set.ids]
+        held_out_shapes = [[(front + len(held_out.ids[index]), 0) for index in group] for group in groups]
+        work = fit_work(plan, result, shapes, held_out_shapes, "encoder", trains=self.method.trains, gathers=True)
+        return work + train_set.lost
 
 
 def _findings(

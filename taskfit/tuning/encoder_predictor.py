@@ -13,12 +13,12 @@ from taskfit.strategy.manifest import Manifest, write_manifest
 from taskfit.strategy.predictor import windows
 from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_texts import encode_rows, pad_id_of
-from taskfit.tuning.model_folder import save_model_folder
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
     from taskfit.tuning.classifier import EncoderClassifier
+    from taskfit.tuning.method import Method
 
 __all__ = ["HEAD_FILE", "EncoderPredictor"]
 
@@ -36,10 +36,16 @@ class EncoderPredictor:
         model: the encoder's body with its tokenizer.
         classifier: the same body with the head.
         max_tokens: longer texts keep their beginning.
+        method: how the body was tuned; it knows what of it must be saved.
     """
 
     def __init__(
-        self, manifest: Manifest, model: LanguageModel, classifier: EncoderClassifier, max_tokens: int
+        self,
+        manifest: Manifest,
+        model: LanguageModel,
+        classifier: EncoderClassifier,
+        max_tokens: int,
+        method: Method,
     ) -> None:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
@@ -48,6 +54,7 @@ class EncoderPredictor:
         self.model = model
         self.classifier = classifier
         self.max_tokens = max_tokens
+        self.method = method
         self._predict_work = Work()
 
     @property
@@ -73,7 +80,7 @@ class EncoderPredictor:
                 )
 
     def save(self, folder: Path) -> None:
-        """Write the predictor folder, whole or not at all: an ordinary encoder folder and the head beside it.
+        """Write the predictor folder, whole or not at all: the tuned body, or what was changed of it, and the head.
 
         Raises:
             PredictorError: the folder exists, or cannot be written.
@@ -83,7 +90,7 @@ class EncoderPredictor:
 
         head = {name: value.cpu().contiguous() for name, value in self.classifier.head.state_dict().items()}
         with new_folder(folder) as partial:
-            save_model_folder(self.model, partial)
+            self.method.save(self.model, partial)
             save_file(head, partial / HEAD_FILE)
             write_manifest(partial, self.manifest)
 

@@ -31,7 +31,8 @@ _ORIGINALS = "taskfit_originals"
 class Selective(Method):
     """A method that trains some parameters whole.
 
-    They train in float32 and go back to the format of the model; the file holds them and nothing else.
+    They train in float32 and go back to the format of the model; the file holds them and nothing else. In a model in
+    bfloat16, changes of less than 0.4 % of a weight are lost at the end: small rates want a model in float32.
     """
 
     @abstractmethod

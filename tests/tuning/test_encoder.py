@@ -257,3 +257,45 @@ def test_faults_of_the_parameters_are_said_together() -> None:
     with pytest.raises(ConfigError, match="pool must be one of mean, cls"):
         Encoder(pool="max")  # type: ignore[arg-type]
     assert Encoder(epochs=2).name == "encoder(epochs=2)"
+
+
+@pytest.mark.parametrize(
+    "tune", ["lora(rank=4)", "bitfit", "head-only", "prompt-tuning(tokens=3)", "adapter(bottleneck=4)", "pissa(rank=2)"]
+)
+def test_a_part_of_the_encoder_can_be_tuned(folder: Path, tmp_path: Path, tune: str) -> None:
+    """Saved as what was changed, beside the head; loaded on the base it predicts the same."""
+    said: list[str] = []
+    strategy = parse(f"encoder(tune={tune}, epochs=1, min_steps=8, learning_rate=0.01)")
+    model = tiny_model(folder, "bert")
+    made = strategy.fit(model, keyword_task(12, 4), seed=0, budget=Budget(say=said.append))
+    assert any(line.startswith("below the linear layer") for line in said)
+    made.save(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "model.safetensors").exists()
+    loaded = load_predictor(tmp_path / "saved", model=tiny_model(folder, "bert"))
+    assert list(loaded.predict(rows(8))) == list(made.predict(rows(8)))
+    assert parse(loaded.strategy) == strategy
+    assert made.fit_work.trained_tokens == 0 < made.fit_work.trained_frozen_tokens
+
+
+def test_a_tuned_part_learns(folder: Path) -> None:
+    """Low-rank updates of a random encoder learn 16 rows too."""
+    strategy = parse("encoder(tune=lora(rank=8), epochs=1, min_steps=60, learning_rate=0.01, batch=8)")
+    made = strategy.fit(tiny_model(folder, "bert"), keyword_task(16, 8), seed=0, budget=Budget())
+    train = keyword_task(16).train
+    found = [prediction.answer for prediction in made.predict(train)]
+    assert sum(answer == row.fields["label"] for answer, row in zip(found, train, strict=True)) >= 14
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ("zero-shot", r"tune must be a change of weights alone, such as lora\(rank=4\) \(got zero-shot\)"),
+        ("lora+few-shot(k=2)", "tune must be a change of weights alone"),
+        ("majority", "tune must be a change of weights alone"),
+        ("lora(epochs=9, batch=2)", "epochs, batch must be given to encoder itself"),
+    ],
+)
+def test_only_a_change_of_weights_tunes_an_encoder(tune: str, message: str) -> None:
+    """And how long is said in one place."""
+    with pytest.raises(ConfigError, match=message):
+        parse(f"encoder(tune={tune})")

@@ -1,0 +1,422 @@
+"""Tuning methods by themselves: whole fits, bad input, damaged files. What all share is in test_methods_contract."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from taskfit.errors import ConfigError, MissingExtraError, PredictorError, StudyError
+from taskfit.models.language_model import LanguageModel
+from taskfit.prompting.shots import ZeroShot
+from taskfit.strategy.composed import Composed
+from taskfit.strategy.contract import Budget
+from taskfit.strategy.grammar import parse
+from taskfit.strategy.predictor import load_predictor
+from taskfit.tuning import training
+from taskfit.tuning.adapter import Adapter
+from taskfit.tuning.full import Full
+from taskfit.tuning.layers import blocks, layers_of_role
+from taskfit.tuning.method import Method
+from taskfit.tuning.qlora import quantise
+from taskfit.tuning.random_mask import RandomMask
+from taskfit.tuning.selective import BitFit, LastLayers, Norms
+from taskfit.tuning.soft_prompts import PromptTuning
+from taskfit.tuning.trainer import TrainConfig
+from taskfit.tuning.virtual_tokens import InputVectors, key_value_shape
+from tests.tuning.keyword_task import Family, keyword_task, rows, tiny_model
+
+QUICK = "epochs=1, min_steps=3, batch=4"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this file's tiny models lie."""
+    return tmp_path_factory.mktemp("models")
+
+
+def method_of(name: str) -> Method:
+    strategy = parse(name)
+    assert isinstance(strategy, Composed) and isinstance(strategy.weights, Method)
+    return strategy.weights
+
+
+def logits(model: LanguageModel) -> torch.Tensor:
+    ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.module(input_ids=ids).logits
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"prompt-tuning(tokens=4, {QUICK})",
+        f"prefix-tuning(tokens=4, {QUICK})",
+        f"adapter(bottleneck=4, {QUICK})",
+        f"qlora(rank=4, {QUICK})",
+        f"random-mask(share=0.1, {QUICK})",
+        f"head-only({QUICK})",
+    ],
+)
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_a_whole_fit_is_saved_and_predicts_the_same(folder: Path, tmp_path: Path, name: str, kind: str) -> None:
+    """Through strategy, engine and folder, scoring and generating; twice the same model gives the same."""
+    task, said = keyword_task(8, 4, kind=kind), []  # type: ignore[arg-type]
+    made = parse(name).fit(tiny_model(folder, "llama"), task, seed=0, budget=Budget(say=said.append))
+    assert any(line.startswith(name.partition("(")[0]) and " trains " in line for line in said)
+    made.save(tmp_path / "saved")
+    loaded = load_predictor(tmp_path / "saved", model=tiny_model(folder, "llama"))
+    assert list(loaded.predict(rows(6))) == list(made.predict(rows(6)))
+
+
+@pytest.mark.parametrize(
+    "name", ["norms", "lora(rank=4)", "adalora(rank=2, initial_rank=4)", "random-mask", "vera(rank=8)"]
+)
+def test_methods_train_beside_a_bfloat16_base(folder: Path, tmp_path: Path, name: str) -> None:
+    """Under autocast, with the trained values in float32; afterwards the model has its format again."""
+    method, model = method_of(name), tiny_model(folder, "llama", "bfloat16")
+    method = replace(method, epochs=1, min_steps=2, batch=4, learning_rate=0.05)
+    task = keyword_task(8, 4)
+    before = logits(model)
+    method.change(model, task, ZeroShot().prepare(task, seed=0), seed=0, budget=Budget())
+    assert not torch.equal(logits(model), before)
+    method.save(model, tmp_path)
+    loaded = method.load(tiny_model(folder, "llama", "bfloat16"), tmp_path)
+    assert_close(logits(loaded), logits(model), rtol=0, atol=0)
+
+
+def test_ranks_of_single_layers(folder: Path) -> None:
+    """By parts of names; the last that fits counts, and the scale is alpha over the layer's own rank."""
+    wrapped = method_of('lora(rank=4, ranks="mlp:2 layers.1:6 layers.1.mlp.down_proj:1")').wrap(
+        tiny_model(folder, "llama"), seed=0
+    )
+    ranks = {
+        name.partition(".lora_A")[0].removeprefix("base_model.model.model."): len(value)
+        for name, value in wrapped.named_parameters()
+        if "lora_A" in name
+    }
+    assert ranks["layers.0.self_attn.q_proj"] == 4
+    assert ranks["layers.0.mlp.down_proj"] == 2
+    assert ranks["layers.1.self_attn.q_proj"] == ranks["layers.1.mlp.up_proj"] == 6
+    assert ranks["layers.1.mlp.down_proj"] == 1
+    assert wrapped.get_submodule("base_model.model.model.layers.0.mlp.down_proj").scaling["default"] == 16 / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "message", "hint"),
+    [
+        ('lora(rank=4, ranks="nowhere:2")', "llama", "ranks=nowhere matches no layer", "q_proj"),
+        ('lora(rank=4, ranks="k_proj:17")', "llama", "rank must be between 1 and 16", "k_proj"),
+        ("pissa(rank=17)", "llama", "rank must be between 1 and 16", "narrowest"),
+        ("adalora(rank=2, initial_rank=20)", "llama", "rank must be between 1 and 16", "narrowest"),
+        ("bitfit", "llama", "has none; its parameters are called weight", "norms"),
+        ("last-layers(n=3)", "t5", "n must be between 1 and 2, the blocks of", None),
+        ("prompt-tuning(tokens=500)", "llama", "500 vectors leave 12 of the 512 tokens", "Lower tokens"),
+    ],
+)
+def test_what_does_not_suit_the_model_is_refused(
+    folder: Path, name: str, family: Family, message: str, hint: str | None
+) -> None:
+    """Before training, and with what there is."""
+    with (
+        pytest.raises(ConfigError, match=message) as caught,
+        method_of(name).training(tiny_model(folder, family), seed=0),
+    ):
+        pass
+    assert hint is None or hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ('lora(ranks="mlp=4")', "ranks must be words like mlp:4"),
+        ("vera(rank=0, initial=0, dropout=1)", r"(?s)rank must.*initial must.*dropout must"),
+        (
+            "adalora(rank=9, initial_rank=4, alpha=0, dropout=2)",
+            r"(?s)rank must be between 1 and initial_rank=4.*alpha.*dropout",
+        ),
+        ("adapter(bottleneck=0)", "bottleneck must be at least 1"),
+        ("random-mask(share=0)", "share must be above 0"),
+        ("last-layers(n=0)", "n must be at least 1"),
+        ("prompt-tuning(tokens=0, init=text)", r"(?s)tokens must.*init=text needs a text"),
+        ('prompt-tuning(text="good")', "text is used with init=text only"),
+        ("p-tuning(hidden=0)", "hidden must be at least 1"),
+        ("prefix-tuning(hidden=0)", "hidden must be at least 1"),
+        ("qlora(bits=3)", "bits must be one of 4, 8"),
+        ("rslora(rank=0)", "rank must be at least 1"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(name: str, message: str) -> None:
+    """All of a part together."""
+    with pytest.raises(ConfigError, match=message):
+        parse(name)
+
+
+@pytest.mark.parametrize("role", ["ia3", "adapter", "adapter(kind=houlsby)", "adapter(kind=parallel)"])
+def test_layers_of_unknown_names_are_not_guessed(folder: Path, role: str) -> None:
+    """The hint lists the names there are."""
+    model = tiny_model(folder, "llama")
+    for block in model.module.model.layers:
+        for part, old, new in ((block.mlp, "gate_proj", "strange"), (block.self_attn, "o_proj", "odd")):
+            setattr(part, new, getattr(part, old))
+            delattr(part, old)
+        block.mlp.unknown, block.mlp.curious = block.mlp.down_proj, block.mlp.up_proj
+        del block.mlp.up_proj
+        if role != "adapter(kind=parallel)" and role != "adapter(kind=houlsby)":
+            del block.mlp.down_proj
+    with pytest.raises(ConfigError, match="matches no layer") as caught, method_of(role).training(model, seed=0):
+        pass
+    assert "strange" in str(caught.value.hint)
+
+
+def test_a_quantised_base_is_not_tuned_itself(folder: Path) -> None:
+    """Neither whole nor in part; and it is not packed twice into different bits."""
+    model = tiny_model(folder, "gpt2")
+    quantise(model, 4)
+    for method in (Full(), RandomMask(), LastLayers(n=1)):
+        with pytest.raises(ConfigError, match="quantised"), method.training(model, seed=0):
+            pass
+    with pytest.raises(ConfigError, match="packed into 4 bits already"):
+        quantise(model, 8)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_the_base_stays_packed_and_frozen(folder: Path, family: Family) -> None:
+    """NF4 with double quantisation: four bits a weight; training moves the updates alone."""
+    import bitsandbytes
+
+    model, task = tiny_model(folder, family), keyword_task(8, 0)
+    quantise(model, 4)
+    packed = [part.weight for part in model.module.modules() if isinstance(part, bitsandbytes.nn.Linear4bit)]
+    before = [value.data.clone() for value in packed]
+    assert packed and all(value.quant_type == "nf4" and value.quant_state.nested for value in packed)
+    assert all(value.nbytes * 2 == value.quant_state.shape.numel() for value in packed)
+    said: list[str] = []
+    method = method_of(f"qlora(rank=4, {QUICK})")
+    method.change(model, task, ZeroShot().prepare(task, seed=0), seed=0, budget=Budget(say=said.append))
+    after = [part.weight for part in model.module.modules() if isinstance(part, bitsandbytes.nn.Linear4bit)]
+    assert all(value.dtype == torch.uint8 and value.grad is None for value in after)
+    assert all(torch.equal(value.data, old) for value, old in zip(after, before, strict=True))
+    assert any(value.abs().max() > 0 for name, value in model.module.named_parameters() if "lora_B" in name)
+
+
+def test_packing_needs_bitsandbytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said with the command that installs it."""
+    real = builtins.__import__
+
+    def without(name: str, *rest: object, **more: object) -> object:
+        if name == "bitsandbytes":
+            raise ImportError(name)
+        return real(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=r"pip install 'taskfit\[qlora\]'"):
+        quantise(tiny_model(folder, "llama"), 4)
+
+
+def test_long_prompts_make_room_for_the_vectors(folder: Path) -> None:
+    """The vectors' tokens come off the context; what is lost is counted, in training and in predicting."""
+    task = keyword_task(4, 0, prompt="{{ text }} " + "word " * 600 + "\nLabel:")
+    losses = []
+    for name in (f"lora(rank=4, {QUICK})", f"prompt-tuning(tokens=40, {QUICK})"):
+        made = parse(name).fit(tiny_model(folder, "llama"), task, seed=0, budget=Budget())
+        losses.append((made.fit_work.cut_tokens / 4, next(iter(made.predict(rows(1)))).cut_tokens))
+    assert losses[1][0] - losses[0][0] == pytest.approx(40, abs=1)
+    assert losses[1][1] - losses[0][1] == pytest.approx(40, abs=1)
+
+
+def test_a_text_starts_the_vectors(folder: Path) -> None:
+    """Repeated to their number, they are the embeddings of the text's tokens."""
+    model = tiny_model(folder, "llama")
+    words = model.module.get_input_embeddings().weight.detach().clone()
+    ids = model.tokenizer.encode("the good film", add_special_tokens=False)
+    with PromptTuning(tokens=len(ids) + 2, init="text", text="the good film").training(model, seed=0):
+        found = InputVectors.of(model.module).vectors()
+        assert_close(found, words[[*ids, *ids[:2]]])
+    assert model.context == 512 - len(ids) - 2
+
+
+def test_vectors_of_a_text_are_the_text(folder: Path) -> None:
+    """Untrained and in front, they do what their tokens would do there: an independent check of masks and positions."""
+    model = tiny_model(folder, "gpt2")
+    ids = torch.tensor([model.tokenizer.encode("the good film was here")])
+    text = "the weather"
+    front = model.tokenizer.encode(text, add_special_tokens=False)
+    with torch.no_grad():
+        expected = model.module(input_ids=torch.cat([torch.tensor([front]), ids], dim=1)).logits[:, len(front) :]
+    with PromptTuning(tokens=len(front), init="text", text=text).training(model, seed=0), torch.no_grad():
+        assert_close(model.module(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def killable(models: Path, scratch: Path, stop_at: int | None) -> dict[str, torch.Tensor]:
+    """Ten steps of AdaLoRA, stopped after some of them or not."""
+
+    class Stop(BaseException):
+        pass
+
+    def say(line: str) -> None:
+        if stop_at is not None and line.startswith(f"step {stop_at} "):
+            raise Stop
+
+    model, task = tiny_model(models, "llama"), keyword_task(8, 0)
+    method = method_of("adalora(rank=2, initial_rank=4, epochs=1, min_steps=10, batch=4)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SAY_EVERY_S", -1.0)
+        patch.setattr(training, "TrainConfig", partial(TrainConfig, checkpoint_every_s=1e-9))
+        try:
+            budget = Budget(folder=scratch, say=say)
+            method.change(model, task, ZeroShot().prepare(task, seed=0), seed=0, budget=budget)
+        except Stop:
+            return {}
+    return {name: value.detach() for name, value in model.module.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize("stop_at", [4, 8])
+def test_rank_schedules_resume_to_the_bit(folder: Path, tmp_path: Path, stop_at: int) -> None:
+    """The allocator's running means are in the checkpoint; half of the ranks are gone at the end."""
+    expected = killable(folder, tmp_path / "whole", None)
+    assert killable(folder, tmp_path / "killed", stop_at) == {}
+    found = killable(folder, tmp_path / "killed", None)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    kept = [int((value != 0).sum()) for name, value in expected.items() if "lora_E" in name]
+    assert sum(kept) == 2 * len(kept)
+
+
+def test_a_checkpoint_of_another_method_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Said with what differs."""
+    task = keyword_task(8, 0)
+    for name, is_refused in ((f"norms({QUICK})", False), (f"last-layers({QUICK})", True)):
+        model = tiny_model(folder, "llama")
+        fit = partial(method_of(name).change, model, task, ZeroShot().prepare(task, seed=0), seed=0)
+        if is_refused:
+            with pytest.raises(StudyError, match="belongs to another training run"):
+                fit(budget=Budget(folder=tmp_path))
+        else:
+            fit(budget=Budget(folder=tmp_path))
+
+
+@pytest.fixture
+def saved(folder: Path, tmp_path: Path) -> Path:
+    """Random places of the tiny Llama, trained by nobody."""
+    model = tiny_model(folder, "llama")
+    with RandomMask(share=0.05).training(model, seed=0):
+        pass
+    RandomMask(share=0.05).save(model, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values, name: values.pop(f"{name}.values"), "1 tensors are missing"),
+        (lambda values, name: values.update(stranger=torch.zeros(1)), "superfluous, first stranger"),
+        (lambda values, name: values.update({f"{name}.values": torch.zeros(3)}), "must have .* places and values"),
+        (lambda values, name: values[f"{name}.values"].fill_(float("nan")), "not finite"),
+        (lambda values, name: values[f"{name}.places"].fill_(0), "places that are not in its weights, or not in order"),
+        (lambda values, name: values[f"{name}.places"].add_(10**6), "places that are not in its weights"),
+    ],
+)
+def test_damaged_places_and_values_are_refused(folder: Path, saved: Path, change: object, message: str) -> None:
+    """Nothing is written into the model before all is checked."""
+    path = saved / "changed_weights.safetensors"
+    values = load_file(path)
+    change(values, "model.layers.0.mlp.up_proj")  # type: ignore[operator]
+    header = {"format": 1, "method": "random-mask", "share": 0.05, "targets": "all"}
+    save_file(values, path, metadata={"taskfit": json.dumps(header)})
+    model = tiny_model(folder, "llama")
+    before = logits(model)
+    with pytest.raises(PredictorError, match=message):
+        RandomMask(share=0.05).load(model, saved)
+    assert torch.equal(logits(model), before)
+
+
+def test_files_of_another_method_are_refused(folder: Path, saved: Path, tmp_path: Path) -> None:
+    """By their header; a file without one too."""
+    with pytest.raises(PredictorError, match="must say"):
+        RandomMask(share=0.1).load(tiny_model(folder, "llama"), saved)
+    for method in (Norms(), Adapter(bottleneck=4)):
+        with pytest.raises(PredictorError, match="must say"):
+            method.load(tiny_model(folder, "llama"), saved)
+    save_file({"x": torch.zeros(1)}, saved / "changed_weights.safetensors")
+    with pytest.raises(PredictorError, match="cannot be read as changed weights"):
+        Norms().load(tiny_model(folder, "llama"), saved)
+
+
+@pytest.mark.parametrize("name", ["norms", "random-mask", "adapter", "prompt-tuning", "lora", "head-only"])
+def test_changes_need_a_base(name: str, tmp_path: Path) -> None:
+    """The folder holds a part only."""
+    with pytest.raises(PredictorError, match="the base model"):
+        method_of(name).load(None, tmp_path)
+
+
+def test_a_base_that_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    """With what the method misses, and the base as it was."""
+    gpt2 = tiny_model(folder, "gpt2")
+    with BitFit().training(gpt2, seed=0):
+        pass
+    BitFit().save(gpt2, tmp_path)
+    with pytest.raises(PredictorError, match=r"does not fit .* has none"):
+        BitFit().load(tiny_model(folder, "llama"), tmp_path)
+    with pytest.raises(PredictorError, match="does not fit"):
+        PromptTuning(tokens=500).load(tiny_model(folder, "llama"), tmp_path)
+    adapted = tiny_model(folder, "gpt2")
+    with Adapter(bottleneck=4).training(adapted, seed=0):
+        pass
+    Adapter(bottleneck=4).save(adapted, tmp_path)
+    llama = tiny_model(folder, "llama")
+    with pytest.raises(PredictorError, match="weights are missing"):
+        Adapter(bottleneck=4).load(llama, tmp_path)
+    with pytest.raises(ConfigError, match="carries no bottleneck adapters"):
+        Adapter().detach(llama)
+
+
+def test_changes_are_not_loaded_over_others(folder: Path, tmp_path: Path) -> None:
+    """What they replaced would be lost; and what was trained here has no base to go back to."""
+    model = tiny_model(folder, "llama")
+    with Norms().training(model, seed=0):
+        pass
+    Norms().save(model, tmp_path)
+    with pytest.raises(ConfigError, match="were not kept"):
+        Norms().detach(model)
+    loaded = Norms().load(tiny_model(folder, "llama"), tmp_path)
+    with pytest.raises(PredictorError, match="carries the changes of another predictor"):
+        Norms().load(loaded, tmp_path)
+    with pytest.raises(ConfigError, match="carries no trained vectors"):
+        PromptTuning().detach(tiny_model(folder, "llama"))
+
+
+def test_parts_of_models_are_found_by_what_they_do(folder: Path) -> None:
+    """Roles, blocks and shapes, in every family; a module without them says so."""
+    assert {name.rpartition(".")[2] for name in layers_of_role(tiny_model(folder, "t5").module, "mlp-input")} == {
+        "wi_0",
+        "wi_1",
+    }
+    assert blocks(tiny_model(folder, "t5").module)[0] == "decoder.block"
+    assert [key_value_shape(tiny_model(folder, family).module) for family in ("llama", "gpt2", "t5")] == [
+        (2, 2, 8),
+        (2, 4, 8),
+        (2, 4, 8),
+    ]
+    with pytest.raises(ConfigError, match="holds no list of blocks"):
+        blocks(torch.nn.Linear(2, 2))
+    model = tiny_model(folder, "llama")
+    model.module = torch.nn.Linear(2, 2, bias=False)
+    with pytest.raises(ConfigError, match="has none with weights"):
+        Norms().chosen(model)
+    with (
+        pytest.raises(ConfigError, match="targets=all matches no layer"),
+        RandomMask().training(replace(model, module=torch.nn.ReLU()), seed=0),
+    ):
+        pass
+    config = tiny_model(folder, "llama").module
+    config.config.num_hidden_layers = 0
+    with pytest.raises(ConfigError, match="is not known from its configuration"):
+        key_value_shape(config)
