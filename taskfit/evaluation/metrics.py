@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskfit.errors import ConfigError, DataError, nearest
-from taskfit.evaluation import classification, overlap
+from taskfit.evaluation import calibration, classification, numeric, overlap, translation
 from taskfit.evaluation.outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ class Metric:
         value: the metric from sums, shape (..., m) to (...). It never raises and never gives NaN.
         summary: one line, with the convention where there are several.
         is_per_row: whether the metric is the mean of one value a row.
-        higher_is_better: true for all metrics so far.
+        higher_is_better: false for the errors of calibration.
+        needs_probabilities: true for calibration: it has a value only where a run gave probabilities for every row,
+            so it stands beside a task's metrics, and no task file can name it as one.
+        is_shared: whether the columns mean the same in all runs, so that rows can be swapped between two of them;
+            false where they stand for bins or ranks of the run's own confidences.
         note: a sentence about outcomes for which the figure needs a word of warning, or None.
     """
 
@@ -48,17 +52,26 @@ class Metric:
     summary: str
     is_per_row: bool
     higher_is_better: bool = True
+    needs_probabilities: bool = False
+    is_shared: bool = True
     note: Callable[[Outcomes], str | None] = lambda _: None
 
 
-def _mean(name: str, kinds: set[Kind], row_values: Callable[[Outcomes], FloatArray], summary: str) -> Metric:
-    """Return a metric that is the mean of one value a row."""
+Rows = Callable[[Outcomes], FloatArray]
+
+_GENERATION: frozenset[Kind] = frozenset({"generation"})
+_CLASSIFICATION: frozenset[Kind] = frozenset({"classification"})
+_OPTIONS: frozenset[Kind] = frozenset({"classification", "choice"})
+
+
+def _pairs(row_values: Rows) -> Rows:
+    """Return the columns of a mean: the row's value, and 1."""
 
     def pairs(found: Outcomes) -> FloatArray:
         values = row_values(found)
         return np.stack([values, np.ones_like(values)], axis=1)
 
-    return Metric(name, frozenset(kinds), pairs, _ratio, summary, is_per_row=True, note=overlap.script_note(name))
+    return pairs
 
 
 def _ratio(sums: FloatArray) -> FloatArray:
@@ -67,27 +80,124 @@ def _ratio(sums: FloatArray) -> FloatArray:
     return ratio
 
 
+def _mean(name: str, kinds: frozenset[Kind], row_values: Rows, summary: str) -> Metric:
+    """Return a metric that is the mean of one value a row."""
+    note = numeric.numeric_note if name == "numeric_match" else overlap.script_note(name)
+    return Metric(name, kinds, _pairs(row_values), _ratio, summary, is_per_row=True, note=note)
+
+
+def _rouge(name: str, kind: str, what: str) -> list[Metric]:
+    """Return the two forms of a ROUGE metric, with and without stemming."""
+    bare = f"{name}_unstemmed"
+    return [
+        _mean(name, _GENERATION, overlap.rouge(kind), f"F1 of {what}, stemmed; best reference"),
+        _mean(bare, _GENERATION, overlap.rouge(kind, is_stemmed=False), f"F1 of {what}, as they are; best reference"),
+    ]
+
+
 def _counted(name: str, value: Callable[[FloatArray], FloatArray], summary: str) -> Metric:
     """Return a metric of the classes' counts."""
-    kinds: frozenset[Kind] = frozenset({"classification"})
     note = classification.undefined_note(name)
-    return Metric(name, kinds, classification.count_columns, value, summary, is_per_row=False, note=note)
+    return Metric(name, _CLASSIFICATION, classification.count_columns, value, summary, is_per_row=False, note=note)
+
+
+def _loss(name: str, row_values: Rows, summary: str) -> Metric:
+    """Return a mean of one value a row that looks at probabilities; lower is better."""
+    return Metric(
+        name,
+        _OPTIONS,
+        _pairs(row_values),
+        _ratio,
+        summary,
+        is_per_row=True,
+        higher_is_better=False,
+        needs_probabilities=True,
+    )
+
+
+def _binned(name: str, edges: Rows, summary: str, *, is_shared: bool) -> Metric:
+    """Return an expected calibration error over some bins."""
+    return Metric(
+        name,
+        _OPTIONS,
+        calibration.bin_columns(edges),
+        calibration.expected_calibration_error,
+        summary,
+        is_per_row=False,
+        higher_is_better=False,
+        needs_probabilities=True,
+        is_shared=is_shared,
+    )
+
+
+def _ranked(name: str, value: Callable[[FloatArray], FloatArray], summary: str, *, higher_is_better: bool) -> Metric:
+    """Return a metric of the rows' order by confidence."""
+    return Metric(
+        name,
+        _OPTIONS,
+        calibration.rank_columns,
+        value,
+        summary,
+        is_per_row=False,
+        higher_is_better=higher_is_better,
+        needs_probabilities=True,
+        is_shared=False,
+    )
 
 
 METRICS: dict[str, Metric] = {
     entry.name: entry
     for entry in (
-        _mean("accuracy", {"classification", "choice"}, overlap.is_right, "share of rows answered rightly"),
+        _mean("accuracy", _OPTIONS, overlap.is_right, "share of rows answered rightly"),
         _counted("macro_f1", classification.macro_f1, "mean F1 over the labels that occur or were predicted"),
         _counted("micro_f1", classification.micro_f1, "F1 of all labels' counts together; accuracy if all parsed"),
         _counted("mcc", classification.mcc, "Matthews correlation, several classes; 0 where it is undefined"),
         _counted("balanced_accuracy", classification.balanced_accuracy, "mean recall over the labels that occur"),
-        _mean("exact_match", {"generation"}, overlap.exact_match, "equal after SQuAD normalisation; best reference"),
-        _mean("token_f1", {"generation"}, overlap.token_f1, "F1 of words after SQuAD normalisation; best reference"),
-        _mean("rouge1", {"generation"}, overlap.rouge("rouge1"), "F1 of stemmed words; best reference"),
-        _mean("rouge2", {"generation"}, overlap.rouge("rouge2"), "F1 of stemmed word pairs; best reference"),
-        _mean(
-            "rouge_l", {"generation"}, overlap.rouge("rougeL"), "F1 of the longest common subsequence; best reference"
+        _mean("exact_match", _GENERATION, overlap.exact_match, "equal after SQuAD normalisation; best reference"),
+        _mean("numeric_match", _GENERATION, numeric.numeric_match, "last number equal; texts where gold has no number"),
+        _mean("token_f1", _GENERATION, overlap.token_f1, "F1 of words after SQuAD normalisation; best reference"),
+        *_rouge("rouge1", "rouge1", "words"),
+        *_rouge("rouge2", "rouge2", "word pairs"),
+        *_rouge("rouge_l", "rougeL", "the words of the longest common subsequence"),
+        *_rouge("rouge_lsum", "rougeLsum", "the longest common subsequences of lines"),
+        Metric(
+            "bleu",
+            _GENERATION,
+            translation.bleu_columns,
+            translation.bleu,
+            "BLEU-4 of all rows together, sacrebleu's defaults, divided by 100",
+            is_per_row=False,
+            note=translation.bleu_note,
+        ),
+        Metric(
+            "chrf",
+            _GENERATION,
+            translation.chrf_columns,
+            translation.chrf,
+            "chrF2 of all rows together, sacrebleu's defaults, divided by 100",
+            is_per_row=False,
+        ),
+        _loss("nll", calibration.negative_log_likelihood, "mean -ln of the right answer's probability, nats"),
+        _loss("brier", calibration.brier, "mean squared distance of probabilities from the right answer, 0 to 2"),
+        _binned("ece_10", calibration.equal_width_edges(10), "calibration error, 10 bins of one width", is_shared=True),
+        _binned("ece_15", calibration.equal_width_edges(15), "calibration error, 15 bins of one width", is_shared=True),
+        _binned(
+            "ece_adaptive",
+            calibration.adaptive_edges(10),
+            "calibration error, 10 bins of as many rows",
+            is_shared=False,
+        ),
+        _ranked(
+            "aurc",
+            calibration.area_under_risk_coverage,
+            "mean error of the most confident rows, over all coverages",
+            higher_is_better=False,
+        ),
+        _ranked(
+            "selective_accuracy",
+            calibration.accuracy_at_coverage(0.1),
+            "accuracy of the tenth of rows with the highest confidence",
+            higher_is_better=True,
         ),
     )
 }
@@ -106,9 +216,10 @@ def metric(name: str) -> Metric:
 
 
 def score(name: str, outcomes: Outcomes, weights: FloatArray | None = None) -> float:
-    """Return the metric of one run, mostly between 0 and 1 (mcc: -1 and 1), higher is better.
+    """Return the metric of one run, mostly between 0 and 1 (mcc: -1 and 1; nll and brier: from 0 up).
 
-    Answers that could not be parsed are wrong. Where a metric is undefined it has a stated value, see ``notes``.
+    Higher is better but for calibration errors, see ``Metric.higher_is_better``. Answers that could not be parsed are
+    wrong. Where a metric is undefined it has a stated value, see ``notes``.
 
     Args:
         name: one of ``METRICS``.
@@ -116,7 +227,7 @@ def score(name: str, outcomes: Outcomes, weights: FloatArray | None = None) -> f
         weights: how often each row counts, shape (rows,), in the order of ``outcomes.row_ids``; default: once.
 
     Raises:
-        ConfigError: no such metric, or it cannot score this kind of task.
+        ConfigError: no such metric, it cannot score this kind of task, or it needs probabilities that are missing.
         DataError: weights of another shape, negative, or all zero.
     """
     entry = metric(name)
@@ -153,7 +264,9 @@ def columns(name: str, outcomes: Outcomes) -> Any:  # a scipy sparse array; scip
     """Return what every row contributes, a sparse array of shape (rows, m); computed once for each run."""
     entry = metric(name)
     if outcomes.kind not in entry.kinds:
-        fitting = [other.name for other in METRICS.values() if outcomes.kind in other.kinds]
+        fitting = [
+            other.name for other in METRICS.values() if outcomes.kind in other.kinds and not other.needs_probabilities
+        ]
         raise ConfigError(f"{name} cannot score a {outcomes.kind} task; {', '.join(fitting)} can")
 
     def compute() -> Any:
@@ -161,7 +274,8 @@ def columns(name: str, outcomes: Outcomes) -> Any:  # a scipy sparse array; scip
 
         return csr_array(entry.columns(outcomes))
 
-    key = "counts" if entry.columns is classification.count_columns else name
+    shared: dict[Any, str] = {classification.count_columns: "counts", calibration.rank_columns: "ranks"}
+    key = shared.get(entry.columns, name)
     return outcomes.once(key, compute)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +37,7 @@ class Outcomes:
         answers: what the run answered; never looked at where ``is_parsed`` is false.
         is_parsed: shape (rows,); false where the run gave no valid answer, which counts as wrong.
         groups: shape (rows,), codes from 0 up without gaps, of rows that belong together; None: every row by itself.
+        probabilities: of each row, answer value to probability; None for rows, or all rows, where the run gave none.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Outcomes:
     answers: tuple[str, ...]
     is_parsed: NDArray[np.bool_]
     groups: NDArray[np.int64] | None = None
+    probabilities: tuple[Mapping[str, float] | None, ...] | None = None
     _memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -73,6 +75,7 @@ def outcomes(
     labels: Sequence[str] = (),
     is_parsed: Sequence[bool] | None = None,
     groups: Sequence[str] | None = None,
+    probabilities: Sequence[Mapping[str, float] | None] | None = None,
 ) -> Outcomes:
     """Build outcomes from columns of equal length, in any order of rows.
 
@@ -84,13 +87,15 @@ def outcomes(
         labels: label values; needed for classification.
         is_parsed: false where there was no valid answer; default: all true.
         groups: names of groups that rows belong to (a dialogue, a customer); default: every row by itself.
+        probabilities: answer value to probability, of each row; None where a row has none.
 
     Raises:
-        DataError: columns of unequal length, no rows, an id twice, a row without a right answer, or a gold label
-            outside the labels. All faults are reported together.
+        DataError: columns of unequal length, no rows, an id twice, a row without a right answer, a gold label outside
+            the labels, or probabilities that are negative or do not sum to 1. All faults are reported together.
     """
     parsed = [True] * len(row_ids) if is_parsed is None else list(is_parsed)
-    _check(kind, row_ids, golds, answers, labels, parsed, groups)
+    shares = [each or None for each in probabilities] if probabilities is not None and any(probabilities) else None
+    _check(kind, row_ids, golds, answers, labels, parsed, groups, shares)
     order = sorted(range(len(row_ids)), key=row_ids.__getitem__)
     codes = None if groups is None else np.unique([groups[i] for i in order], return_inverse=True)[1].astype(np.int64)
     return Outcomes(
@@ -101,6 +106,7 @@ def outcomes(
         answers=tuple(answers[i] for i in order),
         is_parsed=np.array([parsed[i] for i in order], dtype=np.bool_),
         groups=codes,
+        probabilities=None if shares is None else tuple(shares[i] for i in order),
     )
 
 
@@ -132,6 +138,7 @@ def outcomes_of(definition: TaskDefinition, rows: Sequence[Row], predictions: It
         labels=definition.labels,
         is_parsed=[prediction.is_parsed for prediction in matched],
         groups=None if group is None else [str(row.fields.get(group)) for row in rows],
+        probabilities=[prediction.probabilities for prediction in matched],
     )
 
 
@@ -174,11 +181,14 @@ def _check(
     labels: Sequence[str],
     is_parsed: Sequence[bool],
     groups: Sequence[str] | None,
+    probabilities: Sequence[Mapping[str, float] | None] | None,
 ) -> None:
     faults = Faults("outcomes")
     columns = {"golds": len(golds), "answers": len(answers), "is_parsed": len(is_parsed)}
     if groups is not None:
         columns["groups"] = len(groups)
+    if probabilities is not None:
+        columns["probabilities"] = len(probabilities)
     for name, length in columns.items():
         if length != len(row_ids):
             faults.add(f"expected {len(row_ids)} {name}, one a row (got {length})")
@@ -197,4 +207,12 @@ def _check(
             faults.add("classification needs labels, got none")
         elif outside:
             faults.add(f"the right answer of {len(outside)} rows is none of the labels, the first is {outside[0]!r}")
+    strange = [row_id for row_id, shares in zip(row_ids, probabilities or (), strict=False) if not _is_sound(shares)]
+    if strange:
+        faults.add(f"the probabilities of {len(strange)} rows are negative or do not sum to 1, first {strange[0]!r}")
     faults.raise_as(DataError)
+
+
+def _is_sound(shares: Mapping[str, float] | None) -> bool:
+    """Say whether these are probabilities; a sum off by less than a thousandth is rounding."""
+    return shares is None or (min(shares.values(), default=0.0) >= 0 and abs(sum(shares.values()) - 1) < 1e-3)

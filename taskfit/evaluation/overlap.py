@@ -58,20 +58,23 @@ def normalise_answer(text: str) -> str:
     return " ".join(_ARTICLE.sub(" ", _PUNCTUATION.sub("", text.lower())).split())
 
 
-def rouge(kind: str) -> Callable[[Outcomes], FloatArray]:
-    """Return the function that gives ROUGE F1 per row, with Porter stemming, by the ``rouge-score`` package.
+def rouge(kind: str, *, is_stemmed: bool = True) -> Callable[[Outcomes], FloatArray]:
+    """Return the function that gives ROUGE F1 per row, by the ``rouge-score`` package; the best reference counts.
 
     Args:
-        kind: ``rouge1``, ``rouge2`` or ``rougeL`` (over the whole text as one sentence).
+        kind: ``rouge1``, ``rouge2``, ``rougeL`` (over the whole text as one sentence) or ``rougeLsum`` (sentence by
+            sentence, where every line is a sentence, and each word of a reference sentence counts once).
+        is_stemmed: whether words longer than three letters are cut to their stem (Porter).
 
-    Its tokenizer keeps only the letters a to z and digits; ``script_note`` says so where that matters.
+    A word, or pair of words, counts at most as often as the reference has it (clipping). Its tokenizer keeps only
+    the letters a to z and digits; ``script_note`` says so where that matters.
     Source: Lin 2004.
     """
 
     def rouge_rows(outcomes: Outcomes) -> FloatArray:
         from rouge_score.rouge_scorer import RougeScorer
 
-        scorer = RougeScorer([kind], use_stemmer=True)
+        scorer = RougeScorer([kind], use_stemmer=is_stemmed)
         return _best(outcomes, lambda answer, gold: float(scorer.score(gold, answer)[kind].fmeasure))
 
     return rouge_rows
@@ -81,7 +84,7 @@ def script_note(name: str) -> Callable[[Outcomes], str | None]:
     """Return the function that warns where a metric's idea of a word does not fit the script of the answers."""
 
     def note(outcomes: Outcomes) -> str | None:
-        if name not in ("rouge1", "rouge2", "rouge_l", "token_f1"):
+        if name != "token_f1" and not name.startswith("rouge"):
             return None
         letters = [letter for golds in outcomes.golds for letter in golds[0] if letter.isalpha()]
         foreign = sum(not letter.isascii() for letter in letters)

@@ -33,6 +33,7 @@ def outcomes_of_trial(
         labels=definition.labels,
         is_parsed=[row.is_parsed for row in rows],
         groups=None if groups is None else [groups[row.row_id] for row in rows],
+        probabilities=[row.probabilities for row in rows],
     )
 
 

@@ -18,10 +18,18 @@ METRIC_NAMES: Mapping[str, frozenset[Kind]] = {
     "mcc": _CLASSIFICATION,
     "balanced_accuracy": _CLASSIFICATION,
     "exact_match": _GENERATION,
+    "numeric_match": _GENERATION,
     "token_f1": _GENERATION,
     "rouge1": _GENERATION,
+    "rouge1_unstemmed": _GENERATION,
     "rouge2": _GENERATION,
+    "rouge2_unstemmed": _GENERATION,
     "rouge_l": _GENERATION,
+    "rouge_l_unstemmed": _GENERATION,
+    "rouge_lsum": _GENERATION,
+    "rouge_lsum_unstemmed": _GENERATION,
+    "bleu": _GENERATION,
+    "chrf": _GENERATION,
 }
 """Metric name to the kinds of tasks it scores."""
 

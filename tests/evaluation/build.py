@@ -37,3 +37,17 @@ def chosen(is_right: Sequence[bool], groups: Sequence[str] | None = None) -> Out
 def generated(golds: Sequence[Sequence[str]], answers: Sequence[str]) -> Outcomes:
     """Return outcomes of a generation task."""
     return outcomes("generation", row_ids(len(golds)), golds, answers)
+
+
+def judged(gold: Sequence[int], shares: Sequence[Sequence[float]], groups: Sequence[str] | None = None) -> Outcomes:
+    """Return outcomes of a classification that answers the likeliest label and says how likely each is."""
+    names = [f"label-{code}" for code in range(len(shares[0]))]
+    return outcomes(
+        "classification",
+        row_ids(len(gold)),
+        [(names[code],) for code in gold],
+        [names[max(range(len(row)), key=row.__getitem__)] for row in shares],
+        labels=names,
+        groups=groups,
+        probabilities=[dict(zip(names, row, strict=True)) for row in shares],
+    )

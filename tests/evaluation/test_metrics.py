@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from taskfit.evaluation.metrics import METRICS, notes, per_row, score
 from taskfit.evaluation.outcomes import Outcomes, outcomes
 from taskfit.evaluation.overlap import normalise_answer, word_f1
 from taskfit.tasks.metric_names import METRIC_NAMES
-from tests.evaluation.build import chosen, classified, generated, row_ids
+from tests.evaluation.build import chosen, classified, generated, judged, row_ids
 
 COUNTED = ("macro_f1", "micro_f1", "mcc", "balanced_accuracy", "accuracy")
 
 pairs_of_codes = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=40)
-texts = st.text(alphabet="the cats sat. 1,5%A", max_size=30)
+texts = st.text(alphabet="the cats\nsat. 1,5%A", max_size=30)
 
 
 def by_scikit_learn(gold: list[int], predicted: list[int]) -> dict[str, float]:
@@ -40,8 +41,9 @@ def by_scikit_learn(gold: list[int], predicted: list[int]) -> dict[str, float]:
 
 
 def test_the_table_has_exactly_the_metrics_a_task_file_may_name() -> None:
-    """Two tables, one truth."""
-    assert {name: entry.kinds for name, entry in METRICS.items()} == dict(METRIC_NAMES)
+    """Two tables, one truth; figures of probabilities are no metrics of a task."""
+    named = {name: entry.kinds for name, entry in METRICS.items() if not entry.needs_probabilities}
+    assert named == dict(METRIC_NAMES)
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,11 +76,22 @@ def test_rouge_agrees_with_rouge_score_and_takes_the_best_reference(rows: list[t
     from rouge_score.rouge_scorer import RougeScorer
 
     found = generated([golds for golds, _ in rows], [answer for _, answer in rows])
-    for name, kind in (("rouge1", "rouge1"), ("rouge2", "rouge2"), ("rouge_l", "rougeL")):
-        scorer = RougeScorer([kind], use_stemmer=True)
+    kinds = {"rouge1": "rouge1", "rouge2": "rouge2", "rouge_l": "rougeL", "rouge_lsum": "rougeLsum"}
+    for (name, kind), is_stemmed in product(kinds.items(), (True, False)):
+        scorer = RougeScorer([kind], use_stemmer=is_stemmed)
         expected = [scorer.score_multi(golds, answer)[kind].fmeasure for golds, answer in rows]
-        assert per_row(name, found) == pytest.approx(expected, abs=1e-12)
-        assert score(name, found) == pytest.approx(np.mean(expected), abs=1e-12)
+        full = name if is_stemmed else f"{name}_unstemmed"
+        assert per_row(full, found) == pytest.approx(expected, abs=1e-12)
+        assert score(full, found) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_stemming_and_lines_make_a_difference() -> None:
+    """Walks is walked once stemmed, twice said counts once, and lines may stand in another order."""
+    found = generated([["he walked home"]], ["he walks walks home"])
+    assert score("rouge1", found) == pytest.approx(2 * 3 / (3 + 4))
+    assert score("rouge1_unstemmed", found) == pytest.approx(2 * 2 / (3 + 4))
+    turned = generated([["one two\nthree four"]], ["three four\none two"])
+    assert (score("rouge_l", turned), score("rouge_lsum", turned)) == (0.5, 1.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,13 +186,14 @@ def test_impossible_weights_are_refused(weights: list[float]) -> None:
 
 
 def test_every_metric_is_perfect_for_perfect_answers() -> None:
-    """All metrics reach 1 where all answers are right."""
+    """All metrics reach 1 where all answers are right, and errors of calibration 0 where they are sure as well."""
+    text = ["one two three four 5", "four five"]
     found: dict[str, Outcomes] = {
-        "classification": classified([0, 1, 2, 1], [0, 1, 2, 1], 3),
-        "choice": chosen([True, True]),
-        "generation": generated([["one two three"], ["four five"]], ["one two three", "four five"]),
+        "classification": judged([0, 1, 2, 1], np.eye(3)[[0, 1, 2, 1]].tolist()),
+        "choice": outcomes("choice", ["a"], [("x",)], ["x"], probabilities=[{"x": 1.0, "y": 0.0}]),
+        "generation": generated([[line] for line in text], text),
     }
     for name, entry in METRICS.items():
         for kind in entry.kinds:
-            assert score(name, found[kind]) == pytest.approx(1.0), name
+            assert score(name, found[kind]) == pytest.approx(float(entry.higher_is_better)), name
     assert row_ids(2) == ["r000000", "r000001"]
