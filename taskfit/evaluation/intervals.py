@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskfit.errors import ConfigError
-from taskfit.evaluation.metrics import metric, per_row, score
+from taskfit.evaluation.classification import confusion
+from taskfit.evaluation.metrics import Metric, metric, per_row, score
 from taskfit.evaluation.outcomes import Outcomes, check_same_rows
 from taskfit.evaluation.resampling import jackknife, resampled, seed_weights
+from taskfit.evaluation.uncertainty import Uncertainty, luck_of_seeds, pseudo_values, row_freedom, row_variance
 
-__all__ = ["Interval", "bootstrap_interval", "hierarchical_interval", "metric_interval", "wilson"]
+__all__ = [
+    "Interval",
+    "bootstrap_interval",
+    "hierarchical_interval",
+    "jackknife_interval",
+    "metric_interval",
+    "recall_interval",
+    "wilson",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -68,7 +78,8 @@ def bootstrap_interval(
     """Return an interval over rows (whole groups where there are some) for the metric of one run.
 
     ``method`` "bca" corrects for bias and skewness; "percentile" does not, and is its fallback where every resample
-    lies on one side of the figure.
+    lies on one side of the figure. Prefer :func:`jackknife_interval` for metrics of counts: a resample loses labels
+    that have few rows, so its macro F1 is too low, and with 77 labels on 300 rows BCa covers only 80 %.
 
     Raises:
         ConfigError: unknown metric or one for other kinds; resamples below 100; level not between 0 and 1.
@@ -92,7 +103,7 @@ def hierarchical_interval(
     """Return an interval for the mean metric of several seeds' runs over the same rows; rows and seeds are resampled.
 
     In each resample all runs share the drawn rows. With two or three seeds their spread is known badly, and the
-    interval is somewhat too narrow where seeds matter more than rows.
+    interval is too narrow where seeds matter as much as rows; :func:`jackknife_interval` allows for that.
 
     Raises:
         DataError: the runs are not over the same rows. ConfigError: as in ``bootstrap_interval``.
@@ -109,30 +120,91 @@ def hierarchical_interval(
     return Interval(value, float(low), float(high), level, f"bootstrap over {over} and {len(runs)} seeds")
 
 
-def metric_interval(
-    name: str, runs: Sequence[Outcomes], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Return the interval to print beside a metric: the fitting one of the three above.
+def jackknife_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95) -> Interval:
+    """Return an interval for the mean metric of one run or of several seeds' runs over the same rows.
 
-    Wilson for one run's share of right rows; BCa for one run's other metrics; hierarchical for several runs. Where
-    all rows of all runs are right, or all wrong, resampling has nothing to show and Wilson bounds the other side.
+    It is Student's interval of the jackknife's pseudo-values, laid on the logit scale so that it stays within the
+    metric's range, with degrees of freedom by how few rows make up the variance, and with the seeds' variance spread
+    out where there are several runs. Unlike a bootstrap it takes out the bias that metrics of counts have where
+    labels have few rows. With two seeds it is wide, because two seeds tell little.
+
+    Raises:
+        DataError: the runs are not over the same rows. ConfigError: unknown metric, or level not between 0 and 1.
+    Source: Tukey 1958; the logit scale as in Miller 1974, section 3.
+    """
+    _check_level(level)
+    check_same_rows(runs)
+    entry, value = metric(name), float(np.mean([score(name, run) for run in runs]))
+    over = "rows" if runs[0].groups is None else "groups of rows"
+    method = f"jackknife over {over}" + (f" and {len(runs)} seeds" if len(runs) > 1 else "")
+    if runs[0].units < 2:
+        return Interval(value, entry.lowest, entry.highest, level, f"{method}: a single one tells nothing")
+    table = pseudo_values(name, runs)
+    middle, share = table.mean(0), 1 / len(runs)
+    error = Uncertainty(row_variance(middle), row_freedom(middle))
+    if len(runs) > 1:
+        noise = luck_of_seeds(table)
+        error = replace(
+            error, spread=noise.spread * share, from_rows=noise.from_rows * share, seed_freedom=noise.freedom
+        )
+    low, high = _within(float(middle.mean()), error.reach((1 - level) / 2), entry, runs[0].units)
+    return Interval(value, min(low, value), max(high, value), level, method)
+
+
+def recall_interval(outcomes: Outcomes, *, level: float = 0.95) -> Interval:
+    """Return an interval for the balanced accuracy of one run, from Wilson's intervals of the labels' recalls.
+
+    A rare label whose few rows are all right would otherwise count as known for certain.
+
+    Raises:
+        ConfigError: level not between 0 and 1, or no classification.
+    Source: Zou and Donner 2008 (intervals of sums from intervals of their parts).
+    """
+    value = score("balanced_accuracy", outcomes)
+    counts = confusion(outcomes)
+    rows, right = counts.sum(1), counts.diagonal()
+    parts = [wilson(int(right[code]), int(rows[code]), level) for code in np.flatnonzero(rows)]
+    below = math.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / len(parts)
+    above = math.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / len(parts)
+    return Interval(value, max(0.0, value - below), min(1.0, value + above), level, "Wilson, over labels")
+
+
+def metric_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95) -> Interval:
+    """Return the interval to print beside a metric: of all above the one that covers best in simulations.
+
+    Wilson for one run's share of right rows, and over labels for its balanced accuracy; the jackknife for all others
+    and for several runs. Where all rows of all runs are right, or all wrong, nothing varies and Wilson bounds the
+    other side.
     """
     check_same_rows(runs)
     alike = _all_alike(name, runs)
     if alike is not None:
         bound = wilson(alike * runs[0].units, runs[0].units, level)
         return Interval(alike, bound.low, bound.high, level, "Wilson, all rows alike")
-    if len(runs) > 1:
-        return hierarchical_interval(name, runs, resamples=resamples, seed=seed, level=level)
-    if runs[0].groups is None and metric(name).is_per_row and _is_binary(per_row(name, runs[0])):
-        return wilson(float(per_row(name, runs[0]).sum()), len(runs[0]), level)
-    return bootstrap_interval(name, runs[0], resamples=resamples, seed=seed, level=level)
+    if len(runs) == 1 and runs[0].groups is None:
+        if name == "balanced_accuracy":
+            return recall_interval(runs[0], level=level)
+        if metric(name).is_per_row and _is_binary(per_row(name, runs[0])):
+            return wilson(float(per_row(name, runs[0]).sum()), len(runs[0]), level)
+    return jackknife_interval(name, runs, level=level)
+
+
+def _within(middle: float, reach: float, entry: Metric, units: int) -> tuple[float, float]:
+    """Return the ends of middle -+ reach, bent so that they stay within the metric's range."""
+    if math.isinf(entry.highest):
+        return max(entry.lowest, middle - reach), middle + reach
+    width = entry.highest - entry.lowest
+    share = min(max((middle - entry.lowest) / width, 0.5 / units), 1 - 0.5 / units)
+    centre, half = math.log(share / (1 - share)), reach / width / (share * (1 - share))
+    ends = (1 / (1 + math.exp(-max(-700.0, min(700.0, end)))) for end in (centre - half, centre + half))
+    low, high = (entry.lowest + width * end for end in ends)
+    return low, high
 
 
 def _all_alike(name: str, runs: Sequence[Outcomes]) -> float | None:
     """Return 1 where every run is perfect, 0 where every run has nothing right at all, else None."""
     values = {score(name, run) for run in runs}
-    if len(values) != 1:
+    if len(values) != 1 or metric(name).needs_probabilities:
         return None
     value = values.pop()
     is_degenerate = value == 1.0 or (value == 0.0 and name != "mcc")

@@ -7,6 +7,7 @@ That makes a bootstrap resample, a deleted row or a swap of two systems one weig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ class Metric:
             so it stands beside a task's metrics, and no task file can name it as one.
         is_shared: whether the columns mean the same in all runs, so that rows can be swapped between two of them;
             false where they stand for bins or ranks of the run's own confidences.
+        lowest, highest: the range of the metric.
         note: a sentence about outcomes for which the figure needs a word of warning, or None.
     """
 
@@ -54,6 +56,8 @@ class Metric:
     higher_is_better: bool = True
     needs_probabilities: bool = False
     is_shared: bool = True
+    lowest: float = 0.0
+    highest: float = 1.0
     note: Callable[[Outcomes], str | None] = lambda _: None
 
 
@@ -97,11 +101,19 @@ def _rouge(name: str, kind: str, what: str) -> list[Metric]:
 
 def _counted(name: str, value: Callable[[FloatArray], FloatArray], summary: str) -> Metric:
     """Return a metric of the classes' counts."""
-    note = classification.undefined_note(name)
-    return Metric(name, _CLASSIFICATION, classification.count_columns, value, summary, is_per_row=False, note=note)
+    return Metric(
+        name,
+        _CLASSIFICATION,
+        classification.count_columns,
+        value,
+        summary,
+        is_per_row=False,
+        lowest=-1.0 if name == "mcc" else 0.0,
+        note=classification.undefined_note(name),
+    )
 
 
-def _loss(name: str, row_values: Rows, summary: str) -> Metric:
+def _loss(name: str, row_values: Rows, summary: str, *, highest: float) -> Metric:
     """Return a mean of one value a row that looks at probabilities; lower is better."""
     return Metric(
         name,
@@ -112,6 +124,7 @@ def _loss(name: str, row_values: Rows, summary: str) -> Metric:
         is_per_row=True,
         higher_is_better=False,
         needs_probabilities=True,
+        highest=highest,
     )
 
 
@@ -177,8 +190,18 @@ METRICS: dict[str, Metric] = {
             "chrF2 of all rows together, sacrebleu's defaults, divided by 100",
             is_per_row=False,
         ),
-        _loss("nll", calibration.negative_log_likelihood, "mean -ln of the right answer's probability, nats"),
-        _loss("brier", calibration.brier, "mean squared distance of probabilities from the right answer, 0 to 2"),
+        _loss(
+            "nll",
+            calibration.negative_log_likelihood,
+            "mean -ln of the right answer's probability, nats",
+            highest=math.inf,
+        ),
+        _loss(
+            "brier",
+            calibration.brier,
+            "mean squared distance of probabilities from the right answer, 0 to 2",
+            highest=2.0,
+        ),
         _binned("ece_10", calibration.equal_width_edges(10), "calibration error, 10 bins of one width", is_shared=True),
         _binned("ece_15", calibration.equal_width_edges(15), "calibration error, 15 bins of one width", is_shared=True),
         _binned(

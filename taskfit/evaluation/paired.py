@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from taskfit.errors import ConfigError
 from taskfit.evaluation.metrics import metric, per_row, score, unit_columns
 from taskfit.evaluation.outcomes import Outcomes, check_same_rows
-from taskfit.evaluation.resampling import jackknife, resampled, seed_weights
+from taskfit.evaluation.uncertainty import (
+    SeedNoise,
+    Uncertainty,
+    chance_beyond,
+    luck_of_seeds,
+    of_difference,
+    pooled,
+    pseudo_values,
+    reach,
+    row_variance,
+)
 
 __all__ = [
     "McNemar",
@@ -26,6 +36,7 @@ __all__ = [
     "mcnemar",
     "minimum_detectable_difference",
     "pooled_seed_noise",
+    "rows_needed",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -41,12 +52,12 @@ class PairedComparison:
         metric: its name.
         value_a, value_b: mean metric of each strategy's runs.
         difference: value_a - value_b.
-        low, high: the interval of the difference, rows and seeds resampled together.
+        low, high: the interval of the difference, from the variance of rows and seeds together.
         level: of the interval.
         p_value: the larger of the two below: to be called different, both must say so.
         p_rows: permutation test over rows: do these very runs differ, on rows like these?
-        p_seeds: t test whose variance includes the seeds: would runs with other seeds differ as well? None where
-            each strategy has a single run, so that nothing is known about seeds.
+        p_seeds: t test whose variance includes the seeds, itself known badly: would runs with other seeds differ as
+            well? None where each strategy has a single run, so that nothing is known about seeds.
         rows, runs_a, runs_b: how much was compared.
         method: in words for the report.
     """
@@ -72,7 +83,6 @@ def compare_paired(
     runs_a: Sequence[Outcomes],
     runs_b: Sequence[Outcomes],
     *,
-    resamples: int = 2000,
     permutations: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
@@ -80,34 +90,38 @@ def compare_paired(
 ) -> PairedComparison:
     """Compare two strategies, each given as the runs of its seeds (a deterministic strategy has one).
 
-    The interval resamples rows (whole groups where there are some) jointly for both, and the seeds of each. The
-    permutation test swaps both strategies' outcomes of a row; where a strategy has several runs, their mean.
+    The permutation test swaps both strategies' outcomes of a row (of a whole group where there are some); where a
+    strategy has several runs, their mean. The interval, and the test that regards seeds, are :func:`of_difference`'s.
     ``seed_noise`` is what :func:`pooled_seed_noise` learnt from all strategies of a study: with two or three seeds
-    each, a strategy's own variance has too few degrees of freedom to tell even large differences from chance.
+    each, two strategies alone have too few degrees of freedom to tell even large differences from chance.
 
     Raises:
         DataError: no runs, or runs over different rows. ConfigError: the metric does not fit the task.
-    Source: Owen 2007 for the interval; Fisher 1935 and Noreen 1989 for the swaps.
+    Source: Fisher 1935 and Noreen 1989 for the swaps.
     """
     check_same_rows([*runs_a, *runs_b])
     a, b = (float(np.mean([score(name, run) for run in runs])) for runs in (runs_a, runs_b))
-    low, high = _difference_interval(name, runs_a, runs_b, resamples, seed, level)
-    p_rows = _swap_test(name, runs_a, runs_b, permutations, seed)
-    p_seeds = None
-    if len(runs_a) + len(runs_b) > 2:
-        # With so few seeds the first test cannot see even a large difference, and one noisy strategy spoils the
-        # second for all; so both are made, and the smaller p-value is doubled (Bonferroni) for having been picked.
-        tests = [_seed_test(name, runs_a, runs_b, noise) for noise in {None, seed_noise}]
-        p_seeds = min(1.0, len(tests) * min(tests))
+    entry, gap = metric(name), a - b
+    half = entry.highest - entry.lowest
+    ways: tuple[Uncertainty, ...] | None = None
+    if runs_a[0].units > 1:
+        half = reach(of_difference(name, runs_a, runs_b, seed_noise), (1 - level) / 2)
+        ways = of_difference(name, runs_a, runs_b, seed_noise, is_cautious=False)
+    has_seeds = len(runs_a) + len(runs_b) > 2
+    p_rows = (
+        _swap_test(name, runs_a, runs_b, permutations, seed) if entry.is_shared else _rows_test(name, runs_a, runs_b)
+    )
+    p_seeds = _two_sided(ways, gap) if has_seeds else None
     over = "rows" if runs_a[0].groups is None else "groups of rows"
-    method = f"paired over {over}, {len(runs_a)} against {len(runs_b)} seeds; permutation test"
+    how = "permutation test" if entry.is_shared else "t test of pseudo-values"
+    method = f"paired over {over}, {len(runs_a)} against {len(runs_b)} seeds; {how}"
     return PairedComparison(
         metric=name,
         value_a=a,
         value_b=b,
-        difference=a - b,
-        low=low,
-        high=high,
+        difference=gap,
+        low=gap - half,
+        high=gap + half,
         level=level,
         p_value=p_rows if p_seeds is None else max(p_rows, p_seeds),
         p_rows=p_rows,
@@ -119,19 +133,6 @@ def compare_paired(
     )
 
 
-@dataclass(frozen=True)
-class SeedNoise:
-    """How much a metric moves from seed to seed, learnt from all strategies of a study together.
-
-    Attributes:
-        variance: of one run's figure, in the metric's unit squared; what rows explain is taken out.
-        freedom: degrees of freedom: seeds less strategies, over strategies with more than one seed.
-    """
-
-    variance: float
-    freedom: int
-
-
 def pooled_seed_noise(name: str, strategies: Sequence[Sequence[Outcomes]]) -> SeedNoise | None:
     """Pool the variance between seeds over strategies, as the analysis of variance pools that within its groups.
 
@@ -140,43 +141,52 @@ def pooled_seed_noise(name: str, strategies: Sequence[Sequence[Outcomes]]) -> Se
         strategies: the runs of each strategy; those with one run tell nothing.
 
     Returns:
-        None where no strategy has two runs.
+        None where no strategy has two runs, or the rows are one unit.
     Source: Fisher 1925, section 41 (the error mean square).
     """
-    tables = [_pseudo_values(name, runs) for runs in strategies if len(runs) > 1]
-    freedom = sum(len(table) - 1 for table in tables)
-    if freedom == 0:
-        return None
-    total = math.fsum((len(table) - 1) * len(table) * _seed_variance(table) for table in tables)
-    return SeedNoise(total / freedom, freedom)
+    parts = _noises(name, strategies)
+    return pooled(parts) if parts else None
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Rows that only one of two runs got right, and how likely so uneven a split is by chance."""
+    """Rows that only one of two runs got right, and how likely so uneven a split is by chance.
+
+    Attributes:
+        only_a_right, only_b_right: numbers of rows.
+        p_value: exact, two-sided; its true level is below the stated one, the more the fewer rows differ.
+        mid_p: the same with the observed split counted half, whose level is close to the stated one; the one to use.
+        p_worse: as ``mid_p``, one-sided: how likely a would be right so rarely, were it as good as b.
+    """
 
     only_a_right: int
     only_b_right: int
     p_value: float
+    mid_p: float
+    p_worse: float
 
 
 def mcnemar(a: Outcomes, b: Outcomes) -> McNemar:
-    """Exact two-sided test of two single runs by the rows that only one of them got right.
+    """Test of two single runs by the rows that only one of them got right, exact and as mid-p.
 
     Right means: accuracy (classification, choice) or exact match (generation) gives 1. Groups are not regarded.
 
     Raises:
         DataError: the runs are not over the same rows.
-    Source: McNemar 1947; the exact form is the binomial test of the discordant rows.
+    Source: McNemar 1947; the exact form is the binomial test of the discordant rows; Fagerland, Lydersen and Laake
+    2013 for the mid-p form.
     """
     check_same_rows([a, b])
-    from scipy.stats import binomtest
+    from scipy.stats import binom
 
     name = "exact_match" if a.kind == "generation" else "accuracy"
     gap = per_row(name, a) - per_row(name, b)
     only_a, only_b = int((gap > 0).sum()), int((gap < 0).sum())
-    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, p_value)
+    apart, fewer = only_a + only_b, min(only_a, only_b)
+    exact = min(1.0, 2 * float(binom.cdf(fewer, apart, 0.5)))
+    mid_p = min(1.0, 2 * float(binom.cdf(fewer, apart, 0.5)) - float(binom.pmf(fewer, apart, 0.5)))
+    p_worse = float(binom.cdf(only_a, apart, 0.5) - 0.5 * binom.pmf(only_a, apart, 0.5))
+    return McNemar(only_a, only_b, exact, 1.0 if only_a == only_b else mid_p, p_worse)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -219,29 +229,49 @@ def minimum_detectable_difference(
             f"expected rows of at least 1 and shares between 0 and 1 (got {rows}, {discordance}, {power}, {level})"
         )
     from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    z_level, z_power = float(norm.isf(level / 2)), float(norm.isf(1 - power))
 
     def missing_rows(gap: float) -> float:
-        apart = max(discordance, gap)
-        needed = ((z_level * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - gap * gap))) / gap) ** 2
-        return needed - rows
+        return _needed(gap, discordance, power, level) - rows
 
     if missing_rows(1.0) > 0:
         return 1.0
     return float(brentq(missing_rows, 1e-9, 1.0))
 
 
-def _difference_interval(
-    name: str, runs_a: Sequence[Outcomes], runs_b: Sequence[Outcomes], resamples: int, seed: int, level: float
-) -> tuple[float, float]:
-    values = resampled(name, [*runs_a, *runs_b], resamples, seed)
-    shares_a = seed_weights(len(runs_a), resamples, seed)
-    shares_b = seed_weights(len(runs_b), resamples, seed + 1)
-    gaps = (values[:, : len(runs_a)] * shares_a).sum(1) - (values[:, len(runs_a) :] * shares_b).sum(1)
-    low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def rows_needed(difference: float, *, discordance: float = 0.2, power: float = 0.8, level: float = 0.05) -> int:
+    """Return the fewest test rows on which a paired test would mostly find that difference in accuracy.
+
+    The other way round from :func:`minimum_detectable_difference`, with the same arguments and source.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+    if not (0 < difference <= 1 and 0 < discordance <= 1 and 0 < power < 1 and 0 < level < 1):
+        raise ConfigError(f"expected shares between 0 and 1 (got {difference}, {discordance}, {power}, {level})")
+    return math.ceil(_needed(difference, discordance, power, level) - 1e-9)
+
+
+def _needed(gap: float, discordance: float, power: float, level: float) -> float:
+    """Return the rows needed to find the gap, before rounding."""
+    from scipy.stats import norm
+
+    z_level, z_power = float(norm.isf(level / 2)), float(norm.isf(1 - power))
+    apart = max(discordance, gap)
+    return ((z_level * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - gap * gap))) / gap) ** 2
+
+
+def _two_sided(ways: Sequence[Uncertainty] | None, gap: float) -> float:
+    """Return the chance of a difference as large as this one, either way, were there none; 1 where nothing is known."""
+    return 1.0 if ways is None or gap == 0 else min(1.0, 2 * chance_beyond(ways, abs(gap)))
+
+
+def _rows_test(name: str, runs_a: Sequence[Outcomes], runs_b: Sequence[Outcomes]) -> float:
+    """Two-sided p-value of a paired t test over units, for metrics whose columns cannot be swapped between runs."""
+    if runs_a[0].units < 2:
+        return 1.0
+    gaps = pseudo_values(name, runs_a).mean(0) - pseudo_values(name, runs_b).mean(0)
+    gap = float(np.mean([score(name, run) for run in runs_a]) - np.mean([score(name, run) for run in runs_b]))
+    return _two_sided([Uncertainty(row_variance(gaps), len(gaps) - 1.0)], gap)
 
 
 def _swap_test(
@@ -269,49 +299,7 @@ def _mean_columns(name: str, runs: Sequence[Outcomes]) -> Any:  # a scipy sparse
     return reduce(add, [unit_columns(name, run) for run in runs]) / len(runs)
 
 
-def _seed_test(name: str, runs_a: Sequence[Outcomes], runs_b: Sequence[Outcomes], noise: SeedNoise | None) -> float:
-    """Two-sided p-value of a t test whose variance adds the rows' part and the part of each strategy's seeds.
-
-    Source: the analysis of variance with two crossed random factors, on jackknife pseudo-values; degrees of freedom
-    by Satterthwaite 1946.
-    """
-    from scipy.stats import t
-
-    a, b = _pseudo_values(name, runs_a), _pseudo_values(name, runs_b)
-    units = a.shape[1]
-    if units < 2:
-        return 1.0
-    parts = [(float(np.var(a.mean(0) - b.mean(0), ddof=1)) / units, units - 1)]
-    parts += [_seed_part(table, noise) for table in (a, b) if table.shape[0] > 1]
-    variance = math.fsum(part for part, _ in parts)
-    gap = float(np.mean([score(name, run) for run in runs_a]) - np.mean([score(name, run) for run in runs_b]))
-    if variance == 0:
-        return 1.0 if gap == 0 else 0.0
-    freedom = variance**2 / math.fsum(part**2 / degrees for part, degrees in parts)
-    return float(2 * t.sf(abs(gap) / math.sqrt(variance), freedom))
-
-
-def _seed_part(table: FloatArray, noise: SeedNoise | None) -> tuple[float, int]:
-    """Return the variance that seeds add to a strategy's mean, and its degrees of freedom.
-
-    The pooled variance never makes a strategy look steadier than its own seeds do.
-    """
-    own, seeds = _seed_variance(table), len(table)
-    if noise is None or noise.freedom <= seeds - 1:
-        return own, seeds - 1
-    return max(own, noise.variance / seeds), noise.freedom
-
-
-def _pseudo_values(name: str, runs: Sequence[Outcomes]) -> FloatArray:
-    """Return what each unit adds to the metric of each run, shape (runs, units); the values themselves for a mean."""
-    units = runs[0].units
-    return np.stack([units * score(name, run) - (units - 1) * jackknife(name, run) for run in runs])
-
-
-def _seed_variance(table: FloatArray) -> float:
-    """Variance of the mean over seeds that rows do not explain, from values of shape (seeds, units)."""
-    seeds, units = len(table), int(table.shape[1])
-    rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    noise = float((rest**2).sum()) / ((seeds - 1) * (units - 1))
-    apart = float(np.var(table.mean(1), ddof=1))
-    return max(0.0, apart - noise / units) / seeds
+def _noises(name: str, strategies: Sequence[Sequence[Outcomes]]) -> list[SeedNoise]:
+    """Return what each strategy with more than one run tells about the luck of seeds."""
+    repeated = [runs for runs in strategies if len(runs) > 1 and runs[0].units > 1]
+    return [luck_of_seeds(pseudo_values(name, runs)) for runs in repeated]

@@ -23,7 +23,7 @@ class Winner:
     """The best candidate, and how good the choice is once luck is taken out.
 
     Attributes:
-        name: the candidate with the highest figure on all rows; the first of equals.
+        name: the candidate with the best figure on all rows; the first of equals.
         value: its figure as measured, which having been picked flatters.
         corrected: what picking the best of these candidates is worth on rows that did not help to pick.
         low, high: range of the corrected figure over resamples.
@@ -62,12 +62,13 @@ def corrected_winner(
     names = list(candidates)
     whole = np.array([np.mean([score(name, run) for run in candidates[each]]) for each in names])
     drawn, left_out = _both_sides(name, list(candidates.values()), resamples, seed)
-    choices = drawn.argmax(axis=1)
+    sign = 1.0 if metric(name).higher_is_better else -1.0
+    choices = (sign * drawn).argmax(axis=1)
     centred = left_out - left_out.mean(axis=0) + whole
     values = centred[np.arange(len(choices)), choices]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     shares = np.bincount(choices, minlength=len(names)) / len(choices)
-    best = int(whole.argmax())
+    best = int((sign * whole).argmax())
     return Winner(
         name=names[best],
         value=float(whole[best]),

@@ -104,8 +104,9 @@ def test_cheapest_of_those_that_cannot_be_told_apart_is_chosen(finished_study):
 
 def test_volume_decides_and_the_break_even_point_is_right(finished_study):
     """Dear to fit and cheap to run wins at large volumes; the crossing named is where both totals meet."""
-    tied = [c.label for c in finished_study.comparison.candidates if c.is_tied][:2]
-    comparison = with_costs(finished_study.comparison, {tied[0]: (10.0, 0.001), tied[1]: (1.0, 0.01)})
+    tied = [c.label for c in finished_study.comparison.candidates if c.is_tied]
+    costs = {tied[0]: (10.0, 0.001), tied[1]: (1.0, 0.01)} | {label: (99.0, 0.01) for label in tied[2:]}
+    comparison = with_costs(finished_study.comparison, costs)
     small, large = recommend(comparison, volume=100), recommend(comparison, volume=100_000)
     assert (small.chosen.label, large.chosen.label) == (tied[1], tied[0])
     assert f"Above about 1,000 rows {tied[0]} would be cheaper." in small.reasons
@@ -160,8 +161,9 @@ def test_one_candidate_alone_is_said_to_be_alone(finished_study):
 
 def test_machine_without_a_price_is_ranked_by_seconds(finished_study):
     """All costs zero: the faster of equals is chosen, and the plot's axis is in seconds."""
-    tied = [c for c in finished_study.comparison.candidates if c.is_tied][:2]
-    free = [replace(c.cost, usd_fit=0.0, usd_per_row=0.0, fit_s=s) for c, s in zip(tied, (9.0, 2.0), strict=True)]
+    tied = [c for c in finished_study.comparison.candidates if c.is_tied]
+    spans = (9.0, 2.0, *(20.0 for _ in tied[2:]))
+    free = [replace(c.cost, usd_fit=0.0, usd_per_row=0.0, fit_s=s) for c, s in zip(tied, spans, strict=True)]
     candidates = tuple(replace(c, cost=cost) for c, cost in zip(tied, free, strict=True))
     comparison = replace(finished_study.comparison, candidates=candidates)
     found = recommend(comparison)
