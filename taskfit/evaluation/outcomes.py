@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -57,6 +57,23 @@ class Outcomes:
     def units(self) -> int:
         """Number of things that are drawn when resampling: groups where there are some, rows otherwise."""
         return len(self) if self.groups is None else int(self.groups.max()) + 1
+
+    def only(self, keep: NDArray[np.bool_]) -> Outcomes:
+        """Return the outcomes of some rows, at least one; ``keep`` has shape (rows,)."""
+        places = np.flatnonzero(keep)
+        if not len(places):
+            raise DataError("expected at least one row to keep, got none")
+        groups = None if self.groups is None else np.unique(self.groups[places], return_inverse=True)[1].ravel()
+        return replace(
+            self,
+            row_ids=tuple(self.row_ids[i] for i in places),
+            golds=tuple(self.golds[i] for i in places),
+            answers=tuple(self.answers[i] for i in places),
+            is_parsed=self.is_parsed[places],
+            groups=groups,
+            probabilities=None if self.probabilities is None else tuple(self.probabilities[i] for i in places),
+            _memo={},
+        )
 
     def once(self, key: str, compute: Callable[[], Result]) -> Result:
         """Return ``compute()``, computed at the first call with this key only."""

@@ -105,7 +105,7 @@ def test_cheapest_of_those_that_cannot_be_told_apart_is_chosen(finished_study):
 def test_volume_decides_and_the_break_even_point_is_right(finished_study):
     """Dear to fit and cheap to run wins at large volumes; the crossing named is where both totals meet."""
     tied = [c.label for c in finished_study.comparison.candidates if c.is_tied]
-    costs = {tied[0]: (10.0, 0.001), tied[1]: (1.0, 0.01)} | {label: (99.0, 0.01) for label in tied[2:]}
+    costs = {tied[0]: (10.0, 0.001), tied[1]: (1.0, 0.01)} | dict.fromkeys(tied[2:], (99.0, 0.01))
     comparison = with_costs(finished_study.comparison, costs)
     small, large = recommend(comparison, volume=100), recommend(comparison, volume=100_000)
     assert (small.chosen.label, large.chosen.label) == (tied[1], tied[0])
