@@ -235,6 +235,9 @@ class _Near:
         self.found: dict[int, tuple[float, str, str]] = {}
         self._similarity, self._seed = similarity, seed
         self._shingles = [_shingles(words) for words in rows]
+        sizes = [len(shingles) for shingles in self._shingles if shingles]
+        # A text of another size altogether cannot be that similar to any row.
+        self._sizes = (similarity * min(sizes, default=1), max(sizes, default=0) / similarity)
         # Candidates are sought well below the limit, so that hardly any pair above it is missed.
         self._index = MinHashLSH(threshold=max(0.05, similarity - 0.2), num_perm=_PERMUTATIONS)
         for row, shingles in enumerate(self._shingles):
@@ -244,7 +247,7 @@ class _Near:
     def look(self, source: str, words: Sequence[str]) -> None:
         """Remember the rows that this text nearly equals, each with the most similar text."""
         shingles = _shingles(words)
-        if not shingles:
+        if not self._sizes[0] <= len(shingles) <= self._sizes[1]:
             return
         for row in self._index.query(self._hashes(shingles)):
             mine = self._shingles[row]
