@@ -204,9 +204,11 @@ def _replaced(forms: Mapping[str, str]) -> Callable[[str, Random], str]:
 
 
 def _like(word: str, pattern: str) -> str:
-    """Return a word in the case of another: all capitals, a capital first, or as it is."""
+    """Return a word in the case of another: all capitals, all small, a capital first, or else as it is."""
     if pattern.isupper() and len(pattern) > 1:
         return word.upper()
+    if pattern.islower():
+        return word.lower()
     return word[:1].upper() + word[1:] if pattern[:1].isupper() else word
 
 

@@ -15,7 +15,7 @@ from taskfit.evaluation.perturb import PERTURBATIONS, perturb, perturbed_rows, r
 from taskfit.tasks.task import Row
 from tests.evaluation.build import chosen, generated, judged
 
-TEXT = "It is not what I expected, and they are not sure that WE ARE right. " * 4
+TEXT = "It is not what I expected, and they are not sure that WE ARE right. " * 20
 
 
 @settings(max_examples=30, deadline=None)
