@@ -28,6 +28,7 @@ __all__ = [
     "check_probabilities",
     "confidence",
     "equal_width_edges",
+    "error_by_chance",
     "expected_calibration_error",
     "negative_log_likelihood",
     "rank_columns",
@@ -121,10 +122,26 @@ def bin_columns(edges_of: Callable[[Outcomes], FloatArray]) -> Callable[[Outcome
     return columns
 
 
+def error_by_chance(edges_of: Callable[[Outcomes], FloatArray]) -> Callable[[Outcomes], float]:
+    """Return the function that gives the calibration error that chance alone would show, were a run well calibrated.
+
+    In each bin accuracy and mean confidence then differ by a nearly normal error, whose mean size is
+    sqrt(2 / pi) standard deviations.
+    """
+
+    def chance(outcomes: Outcomes) -> float:
+        sure, edges = confidence(outcomes), edges_of(outcomes)
+        spread = np.bincount(np.digitize(sure, edges, right=True), sure * (1 - sure))
+        return float(np.sqrt(2 / np.pi * np.maximum(spread, 0.0)).sum()) / len(outcomes)
+
+    return chance
+
+
 def expected_calibration_error(sums: FloatArray) -> FloatArray:
     """Mean over bins, by their rows, of the distance between mean confidence and accuracy; from ``bin_columns``.
 
-    It is never below 0, so chance alone keeps it above 0 for a perfectly calibrated run, the more the fewer the rows.
+    It is never below 0, so chance alone keeps it above 0 for a perfectly calibrated run, the more the fewer the rows;
+    ``error_by_chance`` says how much.
     Source: Naeini et al. 2015; Guo et al. 2017, equation 3.
     """
     bins = sums.shape[-1] // 2

@@ -173,8 +173,11 @@ def metric_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95)
     """Return the interval to print beside a metric: of all above the one that covers best in simulations.
 
     Wilson for one run's share of right rows, and over labels for its balanced accuracy; the jackknife for all others
-    and for several runs. Where all rows of all runs are right, or all wrong, nothing varies and Wilson bounds the
-    other side.
+    and for several runs. Errors of calibration are too high by chance, so their lower end is lowered by as much. Where
+    all rows of all runs are right, or all wrong, nothing varies and Wilson bounds the other side.
+
+    One limit: with fewer than about two rows a label no interval of macro F1 covers, because labels that never occurred
+    are in none.
     """
     check_same_rows(runs)
     alike = _all_alike(name, runs)
@@ -186,7 +189,9 @@ def metric_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95)
             return recall_interval(runs[0], level=level)
         if metric(name).is_per_row and _is_binary(per_row(name, runs[0])):
             return wilson(float(per_row(name, runs[0]).sum()), len(runs[0]), level)
-    return jackknife_interval(name, runs, level=level)
+    found = jackknife_interval(name, runs, level=level)
+    chance = float(np.mean([metric(name).by_chance(run) for run in runs]))
+    return replace(found, low=max(metric(name).lowest, found.low - chance)) if chance else found
 
 
 def _within(middle: float, reach: float, entry: Metric, units: int) -> tuple[float, float]:

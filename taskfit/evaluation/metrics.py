@@ -44,6 +44,7 @@ class Metric:
         is_shared: whether the columns mean the same in all runs, so that rows can be swapped between two of them;
             false where they stand for bins or ranks of the run's own confidences.
         lowest, highest: the range of the metric.
+        by_chance: at most so much of the figure is owed to chance, not to what is measured; 0 for most.
         note: a sentence about outcomes for which the figure needs a word of warning, or None.
     """
 
@@ -58,6 +59,7 @@ class Metric:
     is_shared: bool = True
     lowest: float = 0.0
     highest: float = 1.0
+    by_chance: Callable[[Outcomes], float] = lambda _: 0.0
     note: Callable[[Outcomes], str | None] = lambda _: None
 
 
@@ -130,6 +132,11 @@ def _loss(name: str, row_values: Rows, summary: str, *, highest: float) -> Metri
 
 def _binned(name: str, edges: Rows, summary: str, *, is_shared: bool) -> Metric:
     """Return an expected calibration error over some bins."""
+    chance = calibration.error_by_chance(edges)
+
+    def note(outcomes: Outcomes) -> str:
+        return f"a perfectly calibrated run over {len(outcomes)} rows would show about {chance(outcomes):.3f} by chance"
+
     return Metric(
         name,
         _OPTIONS,
@@ -140,6 +147,8 @@ def _binned(name: str, edges: Rows, summary: str, *, is_shared: bool) -> Metric:
         higher_is_better=False,
         needs_probabilities=True,
         is_shared=is_shared,
+        by_chance=chance,
+        note=note,
     )
 
 

@@ -8,8 +8,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from taskfit.errors import ConfigError, DataError
 from taskfit.evaluation.calibration import reliability, selection_curve
-from taskfit.evaluation.intervals import bootstrap_interval
-from taskfit.evaluation.metrics import score
+from taskfit.evaluation.intervals import bootstrap_interval, metric_interval
+from taskfit.evaluation.metrics import METRICS, notes, score
 from taskfit.evaluation.outcomes import Outcomes, outcomes
 from tests.evaluation.build import chosen, judged
 
@@ -142,6 +142,34 @@ def test_intervals_of_calibration_lie_around_the_figure() -> None:
         interval = bootstrap_interval(name, found, resamples=200)
         assert interval.low <= interval.high
         assert interval.high - interval.low < 0.5, name
+
+
+def test_the_error_by_chance_is_what_well_calibrated_runs_show() -> None:
+    """On average over runs drawn from their own probabilities; the note says it."""
+    generator, shown, said = np.random.default_rng(0), [], []
+    for _ in range(120):
+        sure = generator.uniform(0.5, 1.0, 150)
+        shares = np.stack([sure, 1 - sure], axis=1)
+        found = judged((generator.random(150) > sure).astype(int).tolist(), shares.tolist())
+        shown.append(score("ece_10", found))
+        said.append(METRICS["ece_10"].by_chance(found))
+    assert np.mean(shown) == pytest.approx(np.mean(said), rel=0.05)
+    assert notes("ece_10", found) == [
+        f"a perfectly calibrated run over 150 rows would show about {said[-1]:.3f} by chance"
+    ]
+
+
+def test_the_interval_of_a_calibration_error_covers_small_and_large_ones() -> None:
+    """True errors of nearly 0 and of 0.2, on 100 rows."""
+    generator, hits = np.random.default_rng(1), np.zeros(2)
+    for _ in range(100):
+        sure = generator.uniform(0.7, 1.0, 100)
+        shares = np.stack([sure, 1 - sure], axis=1)
+        for place, true_error in enumerate((0.0, 0.2)):
+            gold = (generator.random(100) > sure - true_error).astype(int).tolist()
+            found = metric_interval("ece_10", [judged(gold, shares.tolist())])
+            hits[place] += found.low <= true_error <= found.high
+    assert (hits >= 91).all()
 
 
 def test_a_run_without_probabilities_has_no_calibration() -> None:
