@@ -104,7 +104,7 @@ class Uncertainty:
         end = largest
         while self.tail(end) > chance:
             end *= 4
-        return float(brentq(lambda distance: self.tail(distance) - chance, 0.0, end, xtol=1e-6 * end))
+        return float(brentq(lambda distance: self.tail(distance) - chance, 0.0, end, xtol=1e-15, rtol=1e-6))
 
     def _variances(self) -> FloatArray:
         if not self.seed_freedom:

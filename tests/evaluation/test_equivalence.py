@@ -55,14 +55,14 @@ def test_strategies_at_the_margin_are_rarely_called_alike() -> None:
 
     def share(true_gap: float) -> float:
         alike = 0
-        for _ in range(150):
+        for _ in range(80):
             kind = generator.random(1000)
             only_a, only_b = kind < 0.05 + true_gap, (kind >= 0.05 + true_gap) & (kind < 0.1 + true_gap)
             both = generator.random(1000) < 0.7
             a = chosen((only_a | (both & ~only_b)).tolist())
             b = chosen((only_b | (both & ~only_a)).tolist())
             alike += equivalent_within("accuracy", [a], [b], margin=0.05).is_equivalent
-        return alike / 150
+        return alike / 80
 
     assert share(0.05) <= 0.09
     assert share(0.0) > 0.9
@@ -94,11 +94,11 @@ def test_equal_runs_rarely_seem_to_have_fallen() -> None:
     """Level of the test of a fall: about 5 %, mid-p included."""
     generator = np.random.default_rng(1)
     falls = 0
-    for _ in range(300):
+    for _ in range(150):
         ease = generator.normal(size=120)
         now, before = (chosen((ease + generator.normal(0, 0.5, 120) > -0.5).tolist()) for _ in range(2))
         falls += worse_beyond_noise("accuracy", [now], [before]).is_worse
-    assert 0.02 <= falls / 300 <= 0.08
+    assert 0.01 <= falls / 150 <= 0.08
 
 
 def test_lower_is_better_for_losses() -> None:
