@@ -30,6 +30,9 @@ GPT2 = {
 }
 T5 = {"vocab_size": 100, "d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 16}
 
+OPT = {"vocab_size": 100, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+FALCON = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "llama": (lambda: transformers.LlamaConfig(**GROUPED), "AutoModelForCausalLM"),
     "llama with biases, tied": (
@@ -49,6 +52,39 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "gpt_neox without attention biases": (
         lambda: transformers.GPTNeoXConfig(**SIZES, attention_bias=False),
         "AutoModelForCausalLM",
+    ),
+    "gpt_neox, tied": (
+        lambda: transformers.GPTNeoXConfig(**SIZES, tie_word_embeddings=True),
+        "AutoModelForCausalLM",
+    ),
+    "mixtral": (
+        lambda: transformers.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2),
+        "AutoModelForCausalLM",
+    ),
+    "qwen3_moe": (
+        lambda: transformers.Qwen3MoeConfig(**GROUPED, head_dim=8, moe_intermediate_size=24, num_experts=4),
+        "AutoModelForCausalLM",
+    ),
+    "gpt_bigcode": (lambda: transformers.GPTBigCodeConfig(**GPT2), "AutoModelForCausalLM"),
+    "opt": (lambda: transformers.OPTConfig(**OPT), "AutoModelForCausalLM"),
+    "opt with a narrow embedding": (
+        lambda: transformers.OPTConfig(**OPT, word_embed_proj_dim=16, do_layer_norm_before=False),
+        "AutoModelForCausalLM",
+    ),
+    "phi": (lambda: transformers.PhiConfig(**GROUPED), "AutoModelForCausalLM"),
+    "phi3": (lambda: transformers.Phi3Config(**GROUPED), "AutoModelForCausalLM"),
+    "falcon": (lambda: transformers.FalconConfig(**FALCON), "AutoModelForCausalLM"),
+    "falcon, new layout, with biases": (
+        lambda: transformers.FalconConfig(**FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=True),
+        "AutoModelForCausalLM",
+    ),
+    "mpt": (
+        lambda: transformers.MptConfig(d_model=32, n_layers=2, n_heads=4, vocab_size=100),
+        "AutoModelForCausalLM",
+    ),
+    "distilbert": (
+        lambda: transformers.DistilBertConfig(vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=48),
+        "AutoModel",
     ),
     "bert": (lambda: transformers.BertConfig(**SIZES), "AutoModel"),
     "roberta": (lambda: transformers.RobertaConfig(**SIZES), "AutoModel"),

@@ -14,6 +14,7 @@ from taskfit.models.work import Work
 
 ROWS, LENGTH, TARGET = 3, 40, 12
 
+PLAIN = {"vocab_size": 200, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = transformers.LlamaConfig(
     vocab_size=200,
     hidden_size=64,
@@ -64,17 +65,17 @@ def bert() -> Any:
 
 
 def test_forward_of_llama_agrees_with_torchs_counter(llama: Any) -> None:
-    """Within 2 %."""
+    """Within 1 %."""
     ids = torch.ones(ROWS, LENGTH, dtype=torch.long)
     found = flops(Architecture.from_config(LLAMA), full_work())
-    assert found == pytest.approx(counted(lambda: llama(ids, use_cache=False)), rel=0.02)
+    assert found == pytest.approx(counted(lambda: llama(ids, use_cache=False)), rel=0.01)
 
 
 def test_training_all_of_llama_agrees_with_torchs_counter(llama: Any) -> None:
     """Forward and backward: three forward passes."""
     ids = torch.ones(ROWS, LENGTH, dtype=torch.long)
     found = flops(Architecture.from_config(LLAMA), full_work(trained_tokens=ROWS * LENGTH))
-    assert found == pytest.approx(counted(lambda: llama(ids, use_cache=False).logits.sum().backward()), rel=0.02)
+    assert found == pytest.approx(counted(lambda: llama(ids, use_cache=False).logits.sum().backward()), rel=0.01)
 
 
 def test_training_through_a_frozen_llama_agrees_with_torchs_counter(llama: Any) -> None:
@@ -86,7 +87,7 @@ def test_training_through_a_frozen_llama_agrees_with_torchs_counter(llama: Any) 
     finally:
         llama.requires_grad_(True)
     found = flops(Architecture.from_config(LLAMA), full_work(trained_frozen_tokens=ROWS * LENGTH))
-    assert found == pytest.approx(seen, rel=0.02)
+    assert found == pytest.approx(seen, rel=0.01)
 
 
 def test_bert_agrees_with_torchs_counter_forward_and_backward(bert: Any) -> None:
@@ -95,8 +96,8 @@ def test_bert_agrees_with_torchs_counter_forward_and_backward(bert: Any) -> None
     architecture = Architecture.from_config(BERT)
     forward = counted(lambda: bert(ids))
     both = counted(lambda: bert(ids).last_hidden_state.sum().backward())
-    assert flops(architecture, full_work()) == pytest.approx(forward, rel=0.02)
-    assert flops(architecture, full_work(trained_tokens=ROWS * LENGTH)) == pytest.approx(both, rel=0.02)
+    assert flops(architecture, full_work()) == pytest.approx(forward, rel=0.01)
+    assert flops(architecture, full_work(trained_tokens=ROWS * LENGTH)) == pytest.approx(both, rel=0.01)
 
 
 def test_t5_agrees_with_torchs_counter_forward_and_backward() -> None:
@@ -117,8 +118,37 @@ def test_t5_agrees_with_torchs_counter_forward_and_backward() -> None:
     work = Work(computed_tokens=ROWS * LENGTH, **parts)
     trained = Work(computed_tokens=ROWS * LENGTH, trained_tokens=ROWS * LENGTH, **parts)
     architecture = Architecture.from_config(T5)
-    assert flops(architecture, work) == pytest.approx(counted(logits), rel=0.02)
-    assert flops(architecture, trained) == pytest.approx(counted(train), rel=0.02)
+    assert flops(architecture, work) == pytest.approx(counted(logits), rel=0.01)
+    assert flops(architecture, trained) == pytest.approx(counted(train), rel=0.01)
+
+
+MORE = {
+    "gpt2": (transformers.GPT2Config, {"vocab_size": 200, "n_embd": 64, "n_layer": 2, "n_head": 4}),
+    "opt": (transformers.OPTConfig, {**PLAIN, "ffn_dim": 128, "word_embed_proj_dim": 64}),
+    "gpt_neox": (transformers.GPTNeoXConfig, {**PLAIN, "intermediate_size": 128}),
+    "mixtral": (
+        transformers.MixtralConfig,
+        {**PLAIN, "intermediate_size": 96, "num_key_value_heads": 2, "num_local_experts": 4},
+    ),
+    "falcon": (transformers.FalconConfig, PLAIN),
+}
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_other_decoders_agree_with_torchs_counter(family: str) -> None:
+    """Fused matrices, one key-value head, experts of which two work: forward, and forward and backward."""
+    kind, values = MORE[family]
+    torch.manual_seed(0)
+    config = kind(**values, bos_token_id=1, eos_token_id=1, pad_token_id=0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    if family == "mixtral":
+        model.set_experts_implementation("eager")  # torch's counter does not know the grouped product
+    ids = torch.randint(2, 200, (ROWS, LENGTH))
+    architecture = Architecture.from_config(config)
+    forward = counted(lambda: model(ids, use_cache=False))
+    both = counted(lambda: model(ids, use_cache=False).logits.sum().backward())
+    assert flops(architecture, full_work()) == pytest.approx(forward, rel=0.01)
+    assert flops(architecture, full_work(trained_tokens=ROWS * LENGTH)) == pytest.approx(both, rel=0.01)
 
 
 def test_operations_add_up() -> None:
