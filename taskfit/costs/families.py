@@ -131,9 +131,8 @@ def _plain(
 ) -> Architecture:
     """Join the parts of a decoder with plain or fused matrices.
 
-    Args:
-        norms: vectors of width ``hidden`` in a layer's norms (a layer norm has two).
-        final: the same in the final norm.
+    ``norms`` counts the vectors of width ``hidden`` in a layer's norms (a layer norm has two), ``final`` those of the
+    final norm.
     """
     per_layer = _matrices(linears) + (_biases(linears) if has_biases else 0) + norms * hidden
     table = vocabulary * hidden
@@ -393,7 +392,12 @@ def _t5(family: str, sizes: Sizes) -> Architecture:
     head_size, mlp_width = sizes.number("d_kv"), sizes.number("d_ff")
     width = heads * head_size
     is_gated = str(sizes.values.get("feed_forward_proj", "relu")).startswith("gated")
-    own = (Linear("q", hidden, width), Linear("k", hidden, width), Linear("v", hidden, width), Linear("o", width, hidden))
+    own = (
+        Linear("q", hidden, width),
+        Linear("k", hidden, width),
+        Linear("v", hidden, width),
+        Linear("o", width, hidden),
+    )
     cross = tuple(Linear(one.name, one.inputs, one.outputs, reads_encoder=one.name in "kv") for one in own)
     rising = ("wi_0", "wi_1") if is_gated else ("wi",)
     mlp = (*(Linear(name, hidden, mlp_width) for name in rising), Linear("wo", mlp_width, hidden))
