@@ -88,6 +88,8 @@ class Architecture:
         decoder_layers, decoder_linears: of an encoder-decoder's decoder; 0 and empty otherwise.
         is_gated: the MLP multiplies two projections.
         context: most positions, where the configuration says so; else 0.
+        biases: of all layers, those of their norms included.
+        norms: factors (not biases) of all norms inside the layers.
     """
 
     kind: Literal["decoder", "encoder", "encoder-decoder"]
@@ -105,6 +107,8 @@ class Architecture:
     decoder_linears: tuple[Linear, ...] = ()
     is_gated: bool = False
     context: int = 0
+    biases: int = 0
+    norms: int = 0
 
     @property
     def attention_width(self) -> int:

@@ -82,6 +82,8 @@ def _rotary_decoder(family: str, sizes: Sizes) -> Architecture:
         parameters=Parameters(table, layers * (_matrices(linears) + biases + norms), 0 if is_tied else table, hidden),
         is_gated=True,
         context=sizes.number("max_position_embeddings", 2048),
+        biases=layers * biases,
+        norms=layers * norms,
     )
 
 
@@ -99,7 +101,8 @@ def _mlp_width(family: str, sizes: Sizes) -> int:
 def _gated(family: str, hidden: int, mlp_width: int, sizes: Sizes) -> tuple[Linear, ...]:
     """One gated MLP, or a router and experts."""
     if family not in ("mixtral", "qwen3_moe"):
-        experts, active, router = 1, 1, ()
+        experts, active = 1, 1
+        router: tuple[Linear, ...] = ()
     else:
         key = "num_experts" if "num_experts" in sizes.values else "num_local_experts"  # transformers writes either
         experts = sizes.number(key, 8 if family == "mixtral" else 128)
@@ -134,7 +137,9 @@ def _plain(
     ``norms`` counts the vectors of width ``hidden`` in a layer's norms (a layer norm has two), ``final`` those of the
     final norm.
     """
-    per_layer = _matrices(linears) + (_biases(linears) if has_biases else 0) + norms * hidden
+    own_biases = _biases(linears) if has_biases else 0
+    factors = norms * hidden if final == 1 else norms * hidden // 2  # the rest of a layer norm are biases
+    per_layer = _matrices(linears) + own_biases + norms * hidden
     table = vocabulary * hidden
     head = 0 if is_tied else table + (vocabulary if head_bias else 0)
     return Architecture(
@@ -150,6 +155,8 @@ def _plain(
         linears=linears,
         parameters=Parameters(table + positions * hidden, layers * per_layer, head, final * hidden),
         context=positions or sizes.number("max_position_embeddings", 2048),
+        biases=layers * (own_biases + norms * hidden - factors),
+        norms=layers * factors,
     )
 
 
@@ -200,8 +207,9 @@ def _gpt_neox(family: str, sizes: Sizes) -> Architecture:
 
 
 def _less(found: Architecture, layers: int) -> Architecture:
-    """Take parameters away from the layers."""
-    return replace(found, parameters=replace(found.parameters, layers=found.parameters.layers - layers))
+    """Take biases away from the layers."""
+    smaller = replace(found.parameters, layers=found.parameters.layers - layers)
+    return replace(found, parameters=smaller, biases=found.biases - layers)
 
 
 def _opt(family: str, sizes: Sizes) -> Architecture:
@@ -380,6 +388,8 @@ def _bert(family: str, sizes: Sizes) -> Architecture:
         linears=linears,
         parameters=Parameters(tables * hidden + 2 * hidden, layers * per_layer, 0, pooler),
         context=context,
+        biases=layers * (_biases(linears) + 2 * hidden),
+        norms=layers * 2 * hidden,
     )
 
 
@@ -421,6 +431,7 @@ def _t5(family: str, sizes: Sizes) -> Architecture:
         decoder_linears=own + cross + mlp,
         is_gated=is_gated,
         context=sizes.number("n_positions", 512),
+        norms=(2 * layers + 3 * decoder_layers) * hidden,
     )
 
 

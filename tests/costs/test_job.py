@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import peft
+import pytest
+import torch
+import transformers
+
+from taskfit.costs.architecture import Architecture
+from taskfit.costs.catalogue import find_architecture
+from taskfit.costs.job import METHODS, Job, trainable_parameters
+from taskfit.errors import ConfigError
+
+LLAMA = transformers.LlamaConfig(
+    vocab_size=100,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+GPT2 = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+BERT = transformers.BertConfig(
+    vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+)
+
+
+def trained(model: torch.nn.Module) -> int:
+    return sum(one.numel() for one in model.parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("lora", peft.LoraConfig(r=4, target_modules="all-linear")),
+        ("dora", peft.LoraConfig(r=4, target_modules="all-linear", use_dora=True)),
+        ("ia3", peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])),
+        ("prefix", peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)),
+        ("soft-prompt", peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_trained_parameters_are_those_of_peft(method: str, config: peft.PeftConfig) -> None:
+    """Against the library that builds the adapters."""
+    model = peft.get_peft_model(transformers.AutoModelForCausalLM.from_config(LLAMA), config)
+    job = Job(Architecture.from_config(LLAMA), method, rank=4, virtual_tokens=5)
+    assert trainable_parameters(job) == trained(model)
+
+
+@pytest.mark.parametrize("config", [GPT2, BERT])
+def test_biases_and_norms_are_those_of_the_model(config: transformers.PretrainedConfig) -> None:
+    """Inside the layers; an encoder's pooler and the embedding's norm stand outside."""
+    model = transformers.AutoModel.from_config(config)
+    layers = [(name, one.numel()) for name, one in model.named_parameters() if ".layer." in name or name[:2] == "h."]
+    norms = [name for name, _ in layers if "ln_" in name or "LayerNorm" in name]
+    found = Architecture.from_config(config)
+    assert found.biases == sum(size for name, size in layers if name.endswith("bias"))
+    assert found.norms == sum(size for name, size in layers if name in norms and name.endswith("weight"))
+    assert trainable_parameters(Job(found, "bitfit")) == found.biases
+    assert trainable_parameters(Job(found, "layer-norm")) == found.norms
+
+
+def test_low_rank_updates_reach_what_they_are_told_to() -> None:
+    """Targets add up; a fused matrix counts as attention; the T5's two stacks count each."""
+    llama = Architecture.from_config(LLAMA)
+    parts = [trainable_parameters(Job(llama, "lora", targets=name)) for name in ("attention", "mlp")]
+    assert sum(parts) == trainable_parameters(Job(llama, "lora", targets="all"))
+    assert 0 < trainable_parameters(Job(llama, "lora", targets="qv")) < parts[0]
+    assert trainable_parameters(Job(Architecture.from_config(GPT2), "lora", targets="qv", rank=1)) == 2 * (32 + 96)
+    t5 = find_architecture("t5-small")
+    assert trainable_parameters(Job(t5, "lora", targets="qv", rank=1)) == 6 * 3 * 2 * 1024
+
+
+def test_every_method_counts_and_says_what_it_trains() -> None:
+    """None is forgotten; a stated number wins."""
+    gpt2 = Architecture.from_config(GPT2)
+    for method in METHODS:
+        teacher = gpt2 if method == "distillation" else None
+        count = trainable_parameters(Job(gpt2, method, teacher=teacher))
+        assert (count == 0) == (method == "prompting"), method
+    assert trainable_parameters(Job(gpt2, "lora", trainable=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"batch": 0}, r"batch must be at least 1 \(got 0\)"),
+        ({"length": 0}, "length must be at least 1"),
+        ({"method": "lorra"}, r"unknown method 'lorra' \(did you mean 'lora'\?\)"),
+        ({"quantised": "nf5"}, r"unknown quantised 'nf5' \(did you mean 'nf4'"),
+        ({"method": "full", "quantised": "nf4"}, "full cannot train quantised weights"),
+        ({"method": "distillation"}, "needs a teacher"),
+        ({"method": "bitfit"}, "a llama model has none"),
+        ({"supervised": 0.0}, "supervised must be above 0"),
+    ],
+)
+def test_impossible_jobs_are_refused(settings: dict[str, object], why: str) -> None:
+    """Each with a reason."""
+    with pytest.raises(ConfigError, match=why):
+        Job(Architecture.from_config(LLAMA), **settings)  # type: ignore[arg-type]
+
+
+def test_an_encoder_does_not_generate() -> None:
+    """Neither with a prefix nor at all."""
+    bert = Architecture.from_config(BERT)
+    with pytest.raises(ConfigError, match="cannot be generated by an encoder"):
+        Job(bert, new_tokens=5)
+    with pytest.raises(ConfigError, match="prefix is not offered for an encoder"):
+        Job(bert, "prefix")
