@@ -17,10 +17,12 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Budget": "taskfit.strategy.contract",
+    "Need": "taskfit.costs.estimate",
     "Prediction": "taskfit.strategy.contract",
     "StudyConfig": "taskfit.studies.plan",
     "TaskfitError": "taskfit.errors",
     "compare": "taskfit.studies.compare_study",
+    "estimate": "taskfit.costs.estimate",
     "evaluate": "taskfit.studies.evaluate",
     "fit": "taskfit.studies.fit",
     "load_model": "taskfit.models.load",
@@ -33,11 +35,13 @@ _RENAMED = {"load_model": "load", "parse_strategy": "parse"}
 
 __all__ = [
     "Budget",
+    "Need",
     "Prediction",
     "StudyConfig",
     "TaskfitError",
     "__version__",
     "compare",
+    "estimate",
     "evaluate",
     "fit",
     "load_model",
@@ -48,6 +52,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from taskfit.costs.estimate import Need, estimate
     from taskfit.errors import TaskfitError
     from taskfit.models.load import load as load_model
     from taskfit.strategy.contract import Budget, Prediction

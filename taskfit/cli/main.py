@@ -8,6 +8,7 @@ import typer
 
 from taskfit.cli.compare import compare
 from taskfit.cli.doctor import doctor
+from taskfit.cli.estimate import estimate
 from taskfit.cli.evaluate import evaluate
 from taskfit.cli.fit import fit
 from taskfit.cli.init import init
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (init, compare, prompts, fit, predict, evaluate, report, strategies, models, doctor):
+for _command in (init, compare, prompts, fit, predict, evaluate, estimate, report, strategies, models, doctor):
     app.command()(_command)
 
 

@@ -1,0 +1,178 @@
+"""``taskfit estimate``: what strategies will take, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from taskfit.cli.compare import split_names
+from taskfit.cli.output import print_data, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from taskfit.costs.estimate import Estimate, Need
+
+__all__ = ["estimate"]
+
+_COLUMNS = ("model", "strategy", "trained", "devices", "rows at once", "memory each", "hours", "USD", "kWh", "kg CO2e")
+_SERVING = ("strategy", "prompt", "shared", "rows at once", "USD per million rows", "USD, beginning shared")
+
+
+def estimate(
+    model: Annotated[str, typer.Option(help="A known name, a plain size (7B), or a folder with a config.json.")] = "7B",
+    strategies: Annotated[str, typer.Option(help="Comma-separated, as lora(rank=16),full; or all.")] = "all",
+    hardware: Annotated[str, typer.Option(help="An accelerator, a machine with a price, or this-machine.")] = (
+        "gpu-a100-80gb"
+    ),
+    sizes: Annotated[str, typer.Option(help="Plain sizes, as 100M,10B,150B: a table over all of them.")] = "",
+    fits: Annotated[str, typer.Option(help="Memory, as 24GB: say what fits.")] = "",
+    rows: Annotated[int, typer.Option(help="Training rows.")] = 1000,
+    length: Annotated[int, typer.Option(help="Tokens of a row, answer included.")] = 512,
+    answer: Annotated[int, typer.Option(help="Tokens of an answer.")] = 16,
+    epochs: Annotated[float, typer.Option(help="Passes over the rows.")] = 3.0,
+    batch: Annotated[int, typer.Option(help="Rows of one optimiser step.")] = 16,
+    tokens: Annotated[float, typer.Option(help="Tokens of (continued) pre-training; 0: 20 a parameter.")] = 0.0,
+    devices: Annotated[int, typer.Option(help="Devices at work; more where the memory needs it.")] = 0,
+    number_format: Annotated[str, typer.Option("--format", help="float32, float16 or bfloat16.")] = "",
+    prices: Annotated[Path | None, typer.Option(help="Your own price file.")] = None,
+    grid: Annotated[str, typer.Option(help="Whose electricity: world, eu, us, france, ...")] = "",
+    grams_per_kwh: Annotated[float | None, typer.Option(help="Grams of CO2e for a kWh, where you know them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what strategies will take in memory, hours, money and energy; nothing is loaded, nothing runs."""
+    from taskfit.costs.estimate import Need, find_device
+    from taskfit.costs.prices import age_warning, load_prices
+
+    table = load_prices(prices)
+    device = find_device(hardware, table)
+    need = Need(rows=rows, length=length, answer=answer, epochs=epochs, batch=batch, tokens=tokens)
+    if device.price is not None and (warning := age_warning(device.price)):
+        say(f"warning: {warning}")
+    if fits:
+        _print_fits(model, strategies, need, hardware, fits, as_json)
+        return
+    settings: dict[str, Any] = {"hardware": hardware, "need": need, "prices": table, "number_format": number_format}
+    settings |= {"devices": devices, "grid": grid, "grams_per_kwh": grams_per_kwh}
+    models = [size.strip() for size in sizes.split(",")] if sizes else [model]
+    found = [one for name in models for one in _estimates(name, strategies, settings)]
+    served = [] if sizes else _served(model, strategies, hardware, need, table)
+    if as_json:
+        from dataclasses import asdict
+
+        both = {"estimates": [one.to_json() for one in found], "serving": [asdict(one) for one in served]}
+        print_json({"format": 1, **both})
+        return
+    right = dict.fromkeys(_COLUMNS[2:], True)
+    print_table(_COLUMNS, [_row(one) for one in found], right)
+    if served:
+        print_data("")
+        print_table(_SERVING, [_serving_row(one) for one in served], dict.fromkeys(_SERVING[1:], True))
+    if found:
+        print_data("")
+        print_data(found[0].basis)
+
+
+def _estimates(model: str, strategies: str, settings: dict[str, Any]) -> list[Estimate]:
+    """Estimate each strategy; of all, those that the model allows, and a line about each of the others."""
+    from taskfit.costs.estimate import STRATEGIES, estimate
+    from taskfit.errors import ConfigError
+
+    if strategies != "all":
+        return [estimate(model, name, **settings) for name in split_names(strategies)]
+    found = []
+    for name in STRATEGIES:
+        try:
+            found.append(estimate(model, name, **settings))
+        except ConfigError as error:
+            if not error.message.startswith("estimate: "):  # not about the method and the model
+                raise
+            say(f"left out {name}: {error.message.removeprefix('estimate: ')}")
+    return found
+
+
+def _served(model: str, strategies: str, hardware: str, need: Need, table: Any) -> list[Any]:
+    from taskfit.costs.estimate import serving
+    from taskfit.errors import ConfigError
+
+    names = ("zero-shot", "few-shot(k=4)", "lora", "soft-prompt") if strategies == "all" else split_names(strategies)
+    found = []
+    for name in names:
+        try:
+            found.append(serving(model, name, hardware=hardware, need=need, prices=table))
+        except ConfigError as error:
+            say(f"no price for answering with {name}: {error.message}")
+    return found
+
+
+def _row(one: Estimate) -> list[str]:
+    return [
+        one.model,
+        one.strategy,
+        _count(one.trained),
+        str(one.devices),
+        str(one.micro_batch),
+        f"{one.memory.system / 1e9:.1f} GB" + ("" if one.fits else " too much"),
+        _range(one.hours),
+        "no price" if one.usd is None else _range(one.usd),
+        f"{one.energy.kwh:.3g}",
+        f"{one.energy.kg_co2e:.3g}",
+    ]
+
+
+def _serving_row(one: Any) -> list[str]:
+    usd = [
+        "no price" if value is None else f"{value:.2f}" for value in (one.usd_per_million, one.usd_per_million_shared)
+    ]
+    return [one.strategy, str(one.prompt), str(one.shared), str(one.batch), *usd]
+
+
+def _range(three: tuple[float, float, float]) -> str:
+    """Middle, and low to high in brackets."""
+    low, middle, high = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in three)
+    return f"{middle} ({low} to {high})" if three[2] else "0"
+
+
+def _count(number: float) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def _bytes(text: str) -> float:
+    """Read an amount of memory: 24GB, 24 GiB, 500MB."""
+    import re
+
+    from taskfit.errors import ConfigError
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"--fits must be an amount of memory, as 24GB or 16GiB (got {text!r})")
+    power = " kmgt".index(match[2]) if match[2] else 3
+    return float(match[1]) * float((1024 if match[3] else 1000) ** power)
+
+
+def _print_fits(model: str, strategies: str, need: Need, hardware: str, fits: str, as_json: bool) -> None:
+    """Say which strategies fit for the model, how many rows at once, and the largest models for each strategy."""
+    from taskfit.costs.catalogue import find_architecture
+    from taskfit.costs.estimate import find_device, fitting_methods, fitting_models
+
+    room, device = _bytes(fits), find_device(hardware).accelerator
+    methods = fitting_methods(find_architecture(model), need, device, room)
+    names = ("full", "lora", "qlora", "zero-shot") if strategies == "all" else split_names(strategies)
+    largest = {name: fitting_models(name, need, device, room)[:3] for name in names}
+    if as_json:
+        each = [{"strategy": name, "rows_at_once": rows, "seconds": seconds} for name, rows, seconds in methods]
+        best = {name: [{"model": one, "parameters": size} for one, size in found] for name, found in largest.items()}
+        print_json({"format": 1, "bytes": room, "model": model, "methods": each, "largest": best})
+        return
+    if methods:
+        print_data(f"{model} in {fits} ({device.name}); the cheapest first:")
+        cells = [[name, str(rows), f"{seconds / 3600:.2g}"] for name, rows, seconds in methods]
+        print_table(("strategy", "rows at once", "hours, ideal"), cells, {"rows at once": True, "hours, ideal": True})
+    else:
+        print_data(f"no strategy trains {model} in {fits} on one device")
+    print_data("")
+    cells = [[name, ", ".join(f"{one} ({_count(size)})" for one, size in found)] for name, found in largest.items()]
+    print_table(("strategy", f"largest models in {fits}"), cells)
