@@ -199,6 +199,10 @@ def layer_kept_bytes(job: Job) -> float:
     return norms + attention + mlp + dropout + copies + _trained_inputs(job, active)
 
 
+_READ_ALREADY = {"k_proj", "v_proj", "k", "v", "key", "value"}  # what the query reads
+_KEPT_ALREADY = {"o_proj", "out_proj", "o", "up_proj", "wi_1"}  # attention's output; what the gate reads
+
+
 def _trained_inputs(job: Job, active: int) -> float:
     """Bytes per token and layer that are kept only because something is trained."""
     architecture, size = job.architecture, job.value_bytes
@@ -212,12 +216,11 @@ def _trained_inputs(job: Job, active: int) -> float:
         return 2 * size * (architecture.hidden + 2.0 * job.bottleneck)
     if job.method not in ("lora", "dora"):
         return 0.0
-    shares = job.trained_bytes == size  # no copy in another format, and queries, keys and values from one
-    inputs = [
-        one.inputs * one.active * layers
-        for one, layers in targeted(job)
-        if not (shares and one.name in ("k_proj", "v_proj", "k", "v", "key", "value") and not one.reads_encoder)
-    ]
+    found = targeted(job)
+    if job.trained_bytes == size:  # no copy in another format: matrices that read the same tensor keep it once
+        again = _READ_ALREADY if job.dropout else _READ_ALREADY | _KEPT_ALREADY
+        found = tuple((one, layers) for one, layers in found if one.name not in again or one.reads_encoder)
+    inputs = [one.inputs * one.active * layers for one, layers in found]
     copies = job.trained_bytes + (size + 1 if job.dropout else 0)
     per_layer = sum(inputs) * copies / max(1, architecture.depth)
     if job.method == "dora":  # the frozen product is scaled, and kept for the magnitude's gradient

@@ -12,6 +12,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from taskfit.costs.flops import flops
+from taskfit.costs.job import Job
+from taskfit.costs.memory import memory
 from taskfit.models.work import Work
 
 if TYPE_CHECKING:
@@ -218,14 +220,20 @@ def _predict_passes(facts: TrialFacts, work: Work) -> float:
 
 
 def _memory_bytes(architecture: Architecture, facts: TrialFacts) -> int:
-    """Weights in float32, their gradients and AdamW's two averages where trained, and one batch of activations."""
-    copies = {"nothing": 1.0, "adapter": 1.1, "all": 4.0}[facts.trains]
-    depth = architecture.layers + architecture.decoder_layers
-    kept = 1 if facts.trains == "nothing" else depth
-    mlp = architecture.layer_weights / max(1, architecture.hidden)  # total width of a layer's products
-    activations = _BATCH_TOKENS * kept * (8 * architecture.hidden + mlp) * 4
-    logits = 3 * 4 * architecture.vocabulary * 512
-    return int(_PROCESS_BYTES + 4 * copies * architecture.parameters.total + activations + logits)
+    """The process and the model's peak, in float32, a batch of the usual number of tokens at a time."""
+    own = facts.row_tokens + facts.answer_tokens + facts.shots * (facts.row_tokens + facts.answer_tokens)
+    length = max(1, round(own))
+    job = Job(
+        architecture,
+        {"nothing": "prompting", "adapter": "lora", "all": "full"}[facts.trains],
+        max(1, _BATCH_TOKENS // length),
+        length,
+        weights="float32",
+        optimiser="adamw-fused",  # on a processor torch updates tensor by tensor, without copies
+        profile="taskfit",
+        supervised=min(1.0, max(1.0, facts.answer_tokens) / length),
+    )
+    return int(_PROCESS_BYTES + memory(job).reserved)
 
 
 def _without_model(facts: TrialFacts, machine: Machine) -> Forecast:
