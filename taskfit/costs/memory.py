@@ -16,7 +16,7 @@ __all__ = ["Memory", "kept_bytes_per_token", "layer_kept_bytes", "logits_bytes_p
 # rows); everything else in this file is counted from what automatic differentiation keeps.
 _LOSS = {"eager": (11.0, 29.5), "fast-ce": (7.34, 24.8), "chunked": (5.0, 8.0), "fused": (0.0, 0.0)}
 _SLACK = {"eager": 0.25, "fast-ce": 0.45, "chunked": 0.1, "fused": 0.09, "taskfit": 0.1}
-_KEPT_SLACK = 0.1  # where all activations are kept, blocks are used again and again
+_KEPT_SLACK = _SLACK["fused"]  # where all activations are kept, blocks of few sizes are used again and again, as there
 _CONTEXT_BYTES = 0.55e9  # of the runtime: context, kernels, workspaces
 _COMMUNICATION_BYTES = 1.2e9  # buffers of the communication library
 _SMALL_BYTES = 0.02e9  # rotary tables, masks, a batch, the matrix library's workspace
@@ -266,7 +266,8 @@ def _predicting(job: Job) -> Memory:
     read, written = job.batch * job.length, job.batch * (job.length + job.new_tokens)
     active = max(one.active for one in architecture.linears)
     gated = 3.0 if architecture.is_gated else 2.0
-    layer = size * (gated * architecture.mlp_width * active + 3.5 * architecture.hidden) * read
+    # What the MLP's activation and product read and write, beside the stream, its norm, what was added, and the output.
+    layer = size * (gated * architecture.mlp_width * active + 4.0 * architecture.hidden) * read
     if job.attention == "eager":
         layer += job.batch * architecture.heads * float(job.length) ** 2 * (4 + size)
     logits = 6.0 * architecture.vocabulary * job.batch
