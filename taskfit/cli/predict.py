@@ -53,6 +53,8 @@ def predict(
             if time.monotonic() - last > _REPORT_EVERY_S:
                 last = time.monotonic()
                 say(f"{count} rows, {count / (last - started):.1f} rows/s")
+    for note in getattr(fitted, "notes", ()):
+        say(note)
     seconds = time.monotonic() - started
     dropped = fitted.predict_work.dropped_shots
     lost = f", {dropped} worked examples left out for want of room" if dropped else ""

@@ -81,6 +81,11 @@ class ProgramPredictor:
         """Everything computed by ``predict`` so far."""
         return self.engine.work
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the engine found that a user should know of the answers so far, in sentences, each once."""
+        return tuple(getattr(self.engine, "notes", ()))
+
     def predict(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Yield one prediction a row, in order; :data:`WINDOW_ROWS` rows are in memory at a time."""
         for window in windows(rows, WINDOW_ROWS):

@@ -104,6 +104,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
     with Meter("predict") as predict:
         predictions = list(predictor.predict(task.test))
     _note_cache(predictor, notes)
+    notes.extend(getattr(predictor, "notes", ()))
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
     cost = trial_cost(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taskfit.errors import EngineError, ResourceError
 from taskfit.inference import sharing
 from taskfit.inference.requests import Generate, Score
-from taskfit.inference.sharing import Sharing
+from taskfit.inference.sharing import Sharing, declared_window
 from taskfit.inference.torch_engine import TorchEngine
 from taskfit.tasks.prompt import Prompt, Shot
 from taskfit.testing import PARAGRAPH
@@ -81,15 +81,14 @@ def test_trees_are_used_and_equal_separate_sequences(tiny, kind, monkeypatch):
     assert separate.work.prompt_tokens == engine.work.prompt_tokens
 
 
-def test_a_cache_is_not_continued_beyond_a_window(tiny, monkeypatch):
-    """Generating behind a shared cache masks all layers alike."""
+def test_a_declared_window_counts_unless_it_is_switched_off(tiny, monkeypatch):
+    """Nothing is generated behind a shared beginning that is longer than what every layer sees."""
     model = tiny("llama")
+    assert declared_window(model) == float("inf")
     monkeypatch.setattr(model.module.config, "sliding_window", 50, raising=False)
-    engine = TorchEngine(model)
-    assert engine._can_share(50)
-    assert not engine._can_share(51)
+    assert declared_window(model) == 50
     monkeypatch.setattr(model.module.config, "use_sliding_window", False, raising=False)
-    assert TorchEngine(model)._can_share(51)
+    assert declared_window(model) == float("inf")
 
 
 def test_a_window_that_no_layer_says_is_trusted_no_further(tiny, monkeypatch):
