@@ -105,8 +105,9 @@ def _packed(layer: torch.nn.Module, bits: Literal[4, 8], dtype: torch.dtype) -> 
         made.weight = packing.Params4bit(
             weight.detach(), requires_grad=False, quant_type="nf4", compress_statistics=True
         )
-        # On processors with bfloat16 arithmetic bitsandbytes would repack the weights at the first prediction, undo the
-        # double quantisation, compute in bfloat16 whatever the format, and fail for widths that 32 and 64 do not divide.
+        # On processors with bfloat16 arithmetic bitsandbytes would repack the weights at the first prediction, undo
+        # the double quantisation, compute in bfloat16 whatever the format, and fail for widths that 32 or 64 do not
+        # divide.
         made.support_avx512bf16_for_cpu = False
     else:
         made = packing.Linear8bitLt(inputs, outputs, has_fp16_weights=False, threshold=6.0, **options)
