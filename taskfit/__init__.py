@@ -25,6 +25,7 @@ _NAMES = {
     "estimate": "taskfit.costs.estimate",
     "evaluate": "taskfit.studies.evaluate",
     "fit": "taskfit.studies.fit",
+    "holistic": "taskfit.studies.holistic",
     "load_model": "taskfit.models.load",
     "load_predictor": "taskfit.strategy.predictor",
     "load_task": "taskfit.tasks.load",
@@ -44,6 +45,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "fit",
+    "holistic",
     "load_model",
     "load_predictor",
     "load_task",
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from taskfit.studies.compare_study import compare
     from taskfit.studies.evaluate import evaluate
     from taskfit.studies.fit import fit
+    from taskfit.studies.holistic import holistic
     from taskfit.studies.plan import StudyConfig
     from taskfit.studies.prompt_workshop import prompts
     from taskfit.tasks.load import load_task

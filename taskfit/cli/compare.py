@@ -45,6 +45,10 @@ def compare(
     ] = 1,
     hardware: Annotated[str | None, typer.Option(help="Entry of the hardware price table.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Your own price table (YAML).")] = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(help="What models should not forget: a task file, a text, suite or none; see fit."),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed and timed-out trials again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
@@ -68,6 +72,7 @@ def compare(
         hardware=hardware,
         prices=prices,
         is_retrying_failed=retry_failed,
+        retain=tuple(retain or ()),
     )
     with Progress() as progress:
         study = run_study(task, config, out, on_event=progress.show)
@@ -120,10 +125,14 @@ def _sizes(text: str) -> tuple[int | None, ...]:
 
 
 def _print(study: Study, volume: int) -> None:
+    from taskfit.studies.memory import forgetting_lines
+
     columns, rows = table_lines(study.table, volume)
     print_table(columns, rows, right=dict.fromkeys(columns[2:], True))
     print_data("")
     print_data(study.recommendation.text)
+    for line in forgetting_lines(study.comparison):
+        print_data(line)
     print_data("")
     say("the whole evidence:")
     print_data(str(study.report_path))

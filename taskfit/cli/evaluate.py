@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from taskfit.cli.holistic import print_holistic
 from taskfit.cli.output import print_data, print_json, print_table, say
+from taskfit.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskfit.studies.evaluate import Evaluation
@@ -35,12 +37,37 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="Another folder with a stored expectation, to compare with instead.")
     ] = None,
+    holistic: Annotated[
+        bool,
+        typer.Option(
+            help="Seven sides at once: accuracy, calibration, robustness, fairness, bias, toxicity, efficiency."
+        ),
+    ] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="With --holistic: field of the rows whose values are groups of people.")
+    ] = None,
+    word_lists: Annotated[
+        Path | None, typer.Option(help="With --holistic: a folder of word lists (*.jsonl) that change inputs.")
+    ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(help="With --holistic: crows_pairs, winobias or bbq: a file, a folder, or hub:OWNER/NAME."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Evaluate a saved predictor, and compare with what it answered when it was last accepted.
 
     Exit code 1: it got worse beyond noise (paired permutation test over the same rows, one-sided, p below 0.05).
     """
+    if holistic:
+        if save or force or against is not None:
+            raise ConfigError("--holistic stores and compares nothing", "leave out --save, --force and --against")
+        print_holistic(
+            predictor, on, split=split, rows=rows, group_by=group_by, word_lists=word_lists, bias=bias, as_json=as_json
+        )
+        return
+    if group_by is not None or word_lists is not None or bias:
+        raise ConfigError("--group-by, --word-lists and --bias belong to --holistic", "add --holistic")
     from taskfit.studies.evaluate import evaluate as evaluate_predictor
 
     found = evaluate_predictor(

@@ -21,10 +21,17 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     train_rows: Annotated[int | None, typer.Option(help="Size of a training subset; default: all rows.")] = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the model should not forget: a task file, a text, suite or none; may be given several times. "
+            "Default: what the task file says, or a small suite that ships."
+        ),
+    ] = None,
 ) -> None:
     """Fit one strategy on a task and save the predictor."""
     from taskfit.studies.fit import fit as fit_strategy
 
-    fit_strategy(task, strategy, model=model, out=out, seed=seed, train_rows=train_rows, say=say)
+    fit_strategy(task, strategy, model=model, out=out, seed=seed, train_rows=train_rows, retain=retain or (), say=say)
     say(f"saved; try: taskfit predict {out} ROWS")
     print_data(str(out))

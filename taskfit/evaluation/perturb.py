@@ -20,11 +20,20 @@ import numpy as np
 from taskfit.errors import ConfigError, DataError, nearest
 from taskfit.evaluation.metrics import metric, per_row
 from taskfit.evaluation.outcomes import Outcomes, check_same_rows
+from taskfit.evaluation.word_pairs import AMERICAN, COLLOQUIAL, GENDERED, SYNONYMS
 
 if TYPE_CHECKING:
     from taskfit.tasks.task import Row
 
-__all__ = ["PERTURBATIONS", "Perturbation", "perturb", "perturbed_rows", "read_word_list", "worst_case"]
+__all__ = [
+    "PERTURBATIONS",
+    "SWAPS",
+    "Perturbation",
+    "perturb",
+    "perturbed_rows",
+    "read_word_list",
+    "worst_case",
+]
 
 Item = TypeVar("Item")
 
@@ -79,7 +88,7 @@ def perturbed_rows(
     Args:
         rows: of a task.
         fields: names of the input's fields; values that are no text stay as they are.
-        how: a way, or the name of one of ``PERTURBATIONS``.
+        how: a way, or the name of one of ``PERTURBATIONS`` or ``SWAPS``.
         seed: of the chances.
 
     Raises:
@@ -164,9 +173,10 @@ def worst_case(name: str, original: Outcomes, changed: Mapping[str, Outcomes]) -
 def _known(how: Perturbation | str) -> Perturbation:
     if isinstance(how, Perturbation):
         return how
-    if how not in PERTURBATIONS:
-        raise ConfigError(f"unknown change {how!r}{nearest(how, PERTURBATIONS)}; known are {', '.join(PERTURBATIONS)}")
-    return PERTURBATIONS[how]
+    known = PERTURBATIONS | SWAPS
+    if how not in known:
+        raise ConfigError(f"unknown change {how!r}{nearest(how, known)}; known are {', '.join(known)}")
+    return known[how]
 
 
 def _typos(text: str, random: Random) -> str:
@@ -201,6 +211,33 @@ def _replaced(forms: Mapping[str, str]) -> Callable[[str, Random], str]:
         r"\b(" + "|".join(sorted(map(re.escape, forms), key=len, reverse=True)) + r")\b", re.IGNORECASE
     )
     return lambda text, _: pattern.sub(lambda match: _like(forms[match[0].lower()], match[0]), text)
+
+
+def _some(forms: Mapping[str, str], chance: float) -> Callable[[str, Random], str]:
+    """Return the change that replaces each listed word by the other, by chance."""
+
+    def change(text: str, random: Random) -> str:
+        def swap(match: re.Match[str]) -> str:
+            other = forms.get(match[0].lower())
+            return _like(other, match[0]) if other is not None and random.random() < chance else match[0]
+
+        return _WORD.sub(swap, text)
+
+    return change
+
+
+def _swap_gender(text: str, _: Random) -> str:
+    """Swap words for men and women; *her* before a word is taken for *his*, else for *him*."""
+
+    def swap(match: re.Match[str]) -> str:
+        word = match[0].lower()
+        if word in ("his", "him"):
+            return _like("her", match[0])
+        if word == "her":
+            return _like("his" if re.match(r"\s+[A-Za-z]", match.string[match.end() :]) else "him", match[0])
+        return _like(GENDERED[word], match[0]) if word in GENDERED else match[0]
+
+    return _WORD.sub(swap, text)
 
 
 def _like(word: str, pattern: str) -> str:
@@ -242,6 +279,14 @@ PERTURBATIONS: dict[str, Perturbation] = {
             "expand", _replaced({short: long for long, short in _SHORT_FORMS.items()}), "isn't becomes is not"
         ),
         Perturbation("spaces", _spaces, "one to three spaces for each"),
+        Perturbation("synonyms", _some(SYNONYMS, 0.5), "every second word of a list by one of like meaning"),
+        Perturbation("spelling", _some(AMERICAN, 1.0), "American words and spellings by British ones, and back"),
+        Perturbation("dialect", _replaced(COLLOQUIAL), "common words as many people speak them: going to, gonna"),
     )
 }
-"""Changes that need no word list, by name."""
+"""Changes that need no file, by name: a robust strategy answers as before."""
+
+SWAPS: dict[str, Perturbation] = {
+    "gender": Perturbation("gender", _swap_gender, "words for men by those for women, and back: he, she")
+}
+"""Changes of who is spoken of, that need no file: a fair strategy answers as before."""

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task, Value
 
-__all__ = ["BaseModel", "Manifest", "add_cost", "new_manifest", "read_json", "read_manifest", "write_manifest"]
+__all__ = [
+    "BaseModel",
+    "Manifest",
+    "add_cost",
+    "add_findings",
+    "new_manifest",
+    "read_json",
+    "read_manifest",
+    "write_manifest",
+]
 
 FORMAT = 1
 FILE = "predictor.json"
@@ -64,6 +73,7 @@ class Manifest:
         fit_work: what fitting computed.
         versions: of the packages that shape predictions.
         cost: what was measured, in the caller's terms; None: nothing was.
+        findings: what else was found of the fit, by name (``forgetting``), in the caller's terms.
     """
 
     strategy: str
@@ -77,6 +87,7 @@ class Manifest:
     fit_work: Work
     versions: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, Value] | None = None
+    findings: Mapping[str, Value] = field(default_factory=dict)
 
 
 def new_manifest(
@@ -133,6 +144,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "fit_work": asdict(manifest.fit_work),
         "versions": manifest.versions,
         "cost": manifest.cost,
+        "findings": dict(manifest.findings),
     }
     write_file(folder / FILE, json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
@@ -140,6 +152,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def add_cost(folder: Path, cost: Mapping[str, Value]) -> None:
     """Write the measured cost into a saved predictor's ``predictor.json``; what is known only after it was saved."""
     write_manifest(folder, replace(read_manifest(folder), cost=cost))
+
+
+def add_findings(folder: Path, findings: Mapping[str, Value]) -> None:
+    """Write what was found of the fit into a saved predictor's ``predictor.json``, beside what stands there."""
+    manifest = read_manifest(folder)
+    write_manifest(folder, replace(manifest, findings={**manifest.findings, **findings}))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -184,6 +202,7 @@ def _checked(path: Path, values: dict[str, Value]) -> Manifest:
     tables = {name: _take(values, name, dict, faults) for name in ("definition", "state", "fit_work", "versions")}
     base = None if values.get("base") is None else _base_from(_take(values, "base", dict, faults), faults)
     cost = None if values.get("cost") is None else _take(values, "cost", dict, faults)
+    findings = {} if values.get("findings") is None else _take(values, "findings", dict, faults)
     work = _work_from(tables["fit_work"], faults)
     if needs_base and base is None:
         faults.add("needs_base is true, but no base model is named")
@@ -198,6 +217,7 @@ def _checked(path: Path, values: dict[str, Value]) -> Manifest:
         fit_work=work,
         versions={name: str(value) for name, value in tables["versions"].items()},
         cost=cost,
+        findings=findings,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taskfit.studies.compare import Comparison, compare_study
 from taskfit.studies.events import OnEvent, StudyPlanned, ignore
+from taskfit.studies.memory import check_retained
 from taskfit.studies.plan import check_disk, plan
 from taskfit.studies.recommend import Recommendation, recommend
 from taskfit.studies.report import write_report
@@ -56,6 +57,7 @@ def compare(
     hardware: str | None = None,
     prices: str | Path | None = None,
     is_retrying_failed: bool = False,
+    retain: Sequence[str] = (),
     out: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> Study:
@@ -76,6 +78,7 @@ def compare(
         hardware: name in the hardware price table; None: the table's default.
         prices: the user's own price table.
         is_retrying_failed: run failed and timed-out trials again.
+        retain: files that forgetting is measured on, ``suite`` or ``none``; none named: the task file's, or the suite.
         out: the study's folder; None: ``studies/`` and the task's name. Run again with the same arguments, it goes
             on where it was stopped.
         on_event: takes what is happening, typed; see ``taskfit.studies.events``.
@@ -100,6 +103,7 @@ def compare(
         hardware=hardware,
         prices=None if prices is None else Path(prices),
         is_retrying_failed=is_retrying_failed,
+        retain=tuple(retain),
     )
     return run_study(Path(task_path), config, None if out is None else Path(out), on_event=on_event)
 
@@ -109,6 +113,7 @@ def run_study(
 ) -> Study:
     """Do what :func:`compare` does, from a config."""
     task = rooms.load_task(task_path)
+    check_retained(config.retain or task.retain)
     folder = Path("studies") / task.definition.name if out is None else out
     planned = plan(task, config, rooms=rooms)
     check_disk(planned, folder)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Row, Split, Task, Value
 
-__all__ = ["Evaluation", "evaluate", "new_expectation"]
+__all__ = ["Evaluation", "evaluate", "new_expectation", "rows_to_evaluate"]
 
 _SAY_EVERY_S = 5.0
 
@@ -160,6 +160,23 @@ def evaluate(
         notes=tuple(_notes(task, own, chosen_split, expected, len(chosen), is_compared)),
         expectation=expectation,
     )
+
+
+def rows_to_evaluate(
+    folder: Path, on: str | Path | None, split: Split | None, rows: int | None
+) -> tuple[Task, Split, tuple[Row, ...]]:
+    """Return the task, the split and the rows that a predictor is evaluated on; no expectation is compared.
+
+    Raises:
+        PredictorError: no predictor folder, damaged, or fitted for other labels.
+        ConfigError: no task is named, or an option is wrong.
+    """
+    expected = _expected(folder, None, False)
+    own = _own_definition(folder)
+    task = _load(folder, on, expected)
+    _check_task(folder, own, task.definition)
+    chosen = _split(split, expected)
+    return task, chosen, _sample(task, task.splits[chosen], rows, chosen)
 
 
 def new_expectation(

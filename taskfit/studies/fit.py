@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ def fit(
     out: str | Path | None = None,
     seed: int = 0,
     train_rows: int | None = None,
+    retain: Sequence[str] = (),
     say: Callable[[str], None] = _ignore,
 ) -> Predictor:
     """Fit one strategy on a task's training rows and return the predictor, saved if ``out`` is given.
@@ -39,6 +40,8 @@ def fit(
             ``<out>.scratch`` when the same call is made again.
         seed: of everything random in the fit.
         train_rows: size of a stratified training subset; None: all rows.
+        retain: files that forgetting is measured on, ``suite`` or ``none``; empty: what the task file names, or the
+            shipped suite. What was forgotten is said, and stands in ``predictor.json`` under ``findings.forgetting``.
         say: takes lines of progress and findings.
 
     Raises:
@@ -48,6 +51,8 @@ def fit(
 
     from taskfit.strategy.contract import Budget
     from taskfit.strategy.grammar import parse
+    from taskfit.strategy.manifest import FILE, add_findings
+    from taskfit.studies.memory import remember
     from taskfit.tasks import load_task, take_train
 
     folder = None if out is None else Path(out)
@@ -59,9 +64,16 @@ def fit(
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
     budget = Budget(folder=scratch, say=say)
-    predictor = chosen.fit(model_for(chosen, model), task, seed=seed, budget=budget)
+    loaded = model_for(chosen, model)
+    memory = remember(chosen, loaded, retain or task.retain)
+    predictor = chosen.fit(loaded, task, seed=seed, budget=budget)
+    forgetting = memory.compared_with(predictor)
+    for sentence in forgetting.sentences:
+        say(sentence)
     if folder is not None:
         predictor.save(folder)
+        if (folder / FILE).is_file():
+            add_findings(folder, {"forgetting": forgetting.to_json()})
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
     return predictor

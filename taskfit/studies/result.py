@@ -46,6 +46,7 @@ class TrialResult:
         counts: rows and tokens of the test set that need saying (rows, unparsed, cut).
         versions: of Python and the libraries that computed this.
         notes: findings that the strategy reported while fitting.
+        findings: what else was measured, by name, as JSON values; ``forgetting`` is of the shape in docs/design.md.
         wall_s: seconds from the start of the trial's process to its end.
         timeout_s: the limit it ran under.
     """
@@ -60,6 +61,7 @@ class TrialResult:
     counts: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    findings: Mapping[str, Value] = field(default_factory=dict)
     wall_s: float = 0.0
     timeout_s: float | None = None
 
@@ -147,6 +149,7 @@ def _to_json(result: TrialResult, payload: bytes, rows: int) -> dict[str, Value]
         "counts": dict(result.counts),
         "versions": dict(result.versions),
         "notes": list(result.notes),
+        "findings": dict(result.findings),
         "wall_s": result.wall_s,
         "timeout_s": result.timeout_s,
         "predictions_sha256": hashlib.sha256(payload).hexdigest() if result.is_done else None,
@@ -162,7 +165,8 @@ def _from_json(values: Mapping[str, Value], spec: TrialSpec) -> TrialResult:
         raise ValueError("unknown status")
     known = {f.name for f in fields(TrialResult)} - {"spec", "notes"}
     kept = {name: value for name, value in values.items() if name in known}
-    for name in ("metrics", "cost", "counts", "versions"):
+    kept.setdefault("findings", {})
+    for name in ("metrics", "cost", "counts", "versions", "findings"):
         if not isinstance(kept.get(name), dict):
             raise ValueError(f"{name} must be an object")
     notes = values.get("notes")

@@ -168,6 +168,7 @@ class _Session:
             task_fingerprint=self.plan.task_fingerprint,
             threads=max(1, usable_cores() // config.workers),
             hardware=config.hardware,
+            retain=config.retain,
             prices=config.prices,
             timeout_s=config.timeout_s,
             rooms=self.rooms,

@@ -63,6 +63,7 @@ class StudyConfig:
         hardware: name in the hardware price table; None: the table's default.
         prices: the user's own price table, which goes before the shipped one.
         is_retrying_failed: run failed and timed-out trials again. Killed ones are always run again.
+        retain: files that forgetting is measured on, or ``none``; empty: the task file's, or the shipped suite.
     """
 
     strategies: tuple[str, ...] = ("majority", "linear", "zero-shot", "few-shot", "lora", "full", "encoder")
@@ -76,6 +77,7 @@ class StudyConfig:
     hardware: str | None = None
     prices: Path | None = None
     is_retrying_failed: bool = False
+    retain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

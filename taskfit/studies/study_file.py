@@ -115,6 +115,7 @@ def _identity(plan: Plan) -> dict[str, Value]:
         "models": {facts.name: facts.fingerprint for facts in sorted(plan.models, key=lambda f: f.name)},
         "seeds": plan.config.seeds,
         "train sizes": [*sorted({str(spec.train_rows or "all") for spec in plan.trials})],
+        **({"retained": [*plan.config.retain]} if plan.config.retain else {}),
     }
 
 
@@ -137,7 +138,7 @@ def _check_identity(folder: Path, identity: Mapping[str, Value]) -> None:
         raise StudyError(f"{folder / _FILE} is damaged: it has no identity", "give another folder with --out")
     differing = [
         f"{name} was {_short(theirs.get(name))}, now {_short(value)}"
-        for name, value in identity.items()
+        for name, value in {**dict.fromkeys(theirs), **identity}.items()
         if theirs.get(name) != value
     ]
     if differing:
@@ -180,8 +181,8 @@ def _plan_from(values: dict[str, Any]) -> Plan:
     config = dict(values["config"])
     config["limits"] = Limits(**config["limits"])
     config["prices"] = None if config["prices"] is None else Path(config["prices"])
-    for name in ("strategies", "models", "train_sizes"):
-        config[name] = tuple(config[name])
+    for name in ("strategies", "models", "train_sizes", "retain"):
+        config[name] = tuple(config.get(name, ()))
     return Plan(
         task_path=Path(values["task_path"]),
         task_fingerprint=values["task_fingerprint"],

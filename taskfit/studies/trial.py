@@ -20,6 +20,7 @@ from taskfit.costs.trial_cost import trial_cost
 from taskfit.errors import StudyError
 from taskfit.studies.costing import architecture_of, priced_machine, priced_service
 from taskfit.studies.folder import disk_full_named
+from taskfit.studies.memory import remember
 from taskfit.studies.predictions import StoredPrediction, stored
 from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
@@ -48,6 +49,7 @@ class TrialJob:
         threads: most threads for computing.
         hardware: name in the price table; None: its default.
         prices: the user's price table.
+        retain: what forgetting is measured on; see :func:`taskfit.evaluation.retained.read_retained`.
     """
 
     study: Path
@@ -58,6 +60,7 @@ class TrialJob:
     hardware: str | None = None
     prices: Path | None = None
     timeout_s: float | None = None
+    retain: tuple[str, ...] = ()
     rooms: Rooms = ROOMS
 
 
@@ -97,14 +100,16 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
     strategy = job.rooms.parse(spec.strategy)
     model = _model(job)
     architecture = architecture_of(_config_of(model))  # before fitting wraps the model
-    _seed_everything(spec.seed)
     _use_threads(job.threads)
+    memory = remember(strategy, model, job.retain or task.retain)
+    _seed_everything(spec.seed)
     with Meter("fit") as fit:
         predictor = strategy.fit(model, task, seed=spec.seed, budget=_budget(job, say, notes))
     with Meter("predict") as predict:
         predictions = list(predictor.predict(task.test))
     _note_cache(predictor, notes)
     notes.extend(getattr(predictor, "notes", ()))
+    findings = {"forgetting": memory.compared_with(predictor).to_json()}
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
     cost = trial_cost(
@@ -119,7 +124,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         machine=priced_machine(job.hardware, job.prices),
         service=priced_service(spec.model, job.prices),
     ).to_json()
-    _note_cost(saved, cost)
+    _note_cost(saved, cost, findings)
     result = TrialResult(
         spec,
         "done",
@@ -128,6 +133,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         counts=_counts(rows) | {"dropped_shots": predictor.predict_work.dropped_shots},
         versions=versions(),
         notes=tuple(notes),
+        findings=findings,
         wall_s=time.monotonic() - started,
         timeout_s=job.timeout_s,
     )
@@ -157,11 +163,12 @@ def _save(job: TrialJob, predictor: Predictor) -> Path:
     return folder
 
 
-def _note_cost(saved: Path, cost: Mapping[str, Value]) -> None:
-    from taskfit.strategy.manifest import add_cost
+def _note_cost(saved: Path, cost: Mapping[str, Value], findings: Mapping[str, Value]) -> None:
+    from taskfit.strategy.manifest import add_cost, add_findings
 
     if (saved / "predictor.json").exists():
         add_cost(saved, cost)
+        add_findings(saved, findings)
 
 
 @contextmanager

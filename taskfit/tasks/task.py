@@ -73,6 +73,7 @@ class Task:
         fingerprint: hash of the definition and all rows; equal fingerprints mean the same task.
         path: the task file.
         unlabelled: sources of rows without an answer; ``unlabelled_rows(task)`` streams them.
+        retain: files that a tuned model should not forget, or ``suite``, ``none``; they are no part of the task.
     """
 
     definition: TaskDefinition
@@ -81,6 +82,7 @@ class Task:
     report: DataReport
     path: Path | None = None
     unlabelled: tuple[Source, ...] = ()
+    retain: tuple[str, ...] = ()
 
     @property
     def train(self) -> tuple[Row, ...]:

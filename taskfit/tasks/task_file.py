@@ -40,6 +40,7 @@ TASK_KEYS: Mapping[str, str] = {
     "rationale": "field, or Jinja2 text, of the reasons for the answer",
     "groups": "field whose equal values belong together and are never cut apart",
     "unlabelled": "sources of rows without an answer",
+    "retain": "files that a tuned model should not forget: task files and texts, or suite, or none",
     "id": "field that holds the row's id",
     "split": "shares of the splits to cut (validation: 0.1, test: 0.2) and the seed",
     "faulty_rows": "refuse (the default) the task, or drop the rows, when rows do not fit the task file",
@@ -86,6 +87,7 @@ class TaskFile:
     rationale: str | None = None
     group: str | None = None
     unlabelled: tuple[Source, ...] = ()
+    retain: tuple[str, ...] = ()
     id_field: str | None = None
     shares: Mapping[Split, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     split_seed: int = 0
@@ -147,6 +149,7 @@ class _Reader:
             rationale=self._template("rationale"),
             group=self._text("groups"),
             unlabelled=self._sources(self.values["unlabelled"], "unlabelled") if "unlabelled" in self.values else (),
+            retain=self._retain(),
             id_field=self._text("id"),
             shares=shares,
             split_seed=seed,
@@ -326,6 +329,17 @@ class _Reader:
             self.faults.add(f"references must be a list of fields or Jinja2 texts (got {value!r})")
             return ()
         return tuple(self._checked_source(str(item), "references") for item in items)
+
+    def _retain(self) -> tuple[str, ...]:
+        """Return full paths, and the words ``suite`` and ``none`` as they are."""
+        value = self.values.get("retain")
+        items = [value] if isinstance(value, str) else [] if value is None else value
+        if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
+            self.faults.add(f"retain must be a file name, suite, none, or a list of these (got {value!r})")
+            return ()
+        if "none" in items and len(items) > 1:
+            self.faults.add(f"retain: none stands alone (got {value!r})")
+        return tuple(item if item in ("suite", "none") else str(self._beside(str(item))) for item in map(str, items))
 
     def _metrics(self, kind: Kind) -> tuple[str, ...]:
         value = self.values.get("metrics")
