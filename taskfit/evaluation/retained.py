@@ -78,10 +78,10 @@ Retained = RetainedText | RetainedAnswers | RetainedTask
 
 @lru_cache(maxsize=1)
 def suite() -> tuple[Retained, ...]:
-    """Return the suite that ships with the package: beginnings of articles, and instructions with short answers.
+    """Return the suite that ships with the package: short prose, and questions with short answers.
 
-    It is English and small: enough to see a model fall apart, too little to see a fact forgotten. The sources and
-    licences stand in its file.
+    All of it was written for this project, so no model has been trained on it and anybody may pass it on. It is
+    English and small: enough to see a model fall apart, too little to see a fact forgotten.
     """
     content = files("taskfit.evaluation").joinpath(_SUITE).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in content.splitlines()]
