@@ -61,7 +61,15 @@ def load_task(path: str | Path) -> Task:
         dropped_rows=dropped,
         notes=tuple(notes),
     )
-    return Task(definition, splits, fingerprint(definition, splits), report, Path(path), task_file.unlabelled)
+    return Task(
+        definition,
+        splits,
+        fingerprint(definition, splits),
+        report,
+        Path(path),
+        task_file.unlabelled,
+        task_file.mixture,
+    )
 
 
 def rows_from(source: str | Path | Source, *, id_field: str = DEFAULT_ID_FIELD) -> Iterator[Row]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskfit.tasks.definition import TaskDefinition
+    from taskfit.tasks.mixture import Mixture
     from taskfit.tasks.sources import Source
 
 __all__ = ["DataReport", "Kind", "Option", "Row", "Split", "Task", "Value"]
@@ -73,6 +74,7 @@ class Task:
         fingerprint: hash of the definition and all rows; equal fingerprints mean the same task.
         path: the task file.
         unlabelled: sources of rows without an answer; ``unlabelled_rows(task)`` streams them.
+        mixture: other tasks to train with, which ``load_mixture(task)`` loads; None: there are none.
     """
 
     definition: TaskDefinition
@@ -81,6 +83,7 @@ class Task:
     report: DataReport
     path: Path | None = None
     unlabelled: tuple[Source, ...] = ()
+    mixture: Mixture | None = None
 
     @property
     def train(self) -> tuple[Row, ...]:
