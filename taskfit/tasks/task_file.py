@@ -39,7 +39,7 @@ TASK_KEYS: Mapping[str, str] = {
     "references": "list of fields or Jinja2 texts of the right answers; default: target",
     "metrics": "list of metrics; the first decides",
     "instruction": "plain text that stands before the input",
-    "messages": "field, or Jinja2 expression, of a conversation: a list of role and content; instead of input and target",
+    "messages": "field, or Jinja2 expression, of a conversation (a list of role and content), for input and target",
     "rationale": "field, or Jinja2 text, of the reasons for the answer",
     "groups": "field whose equal values belong together and are never cut apart",
     "unlabelled": "sources of rows without an answer",
