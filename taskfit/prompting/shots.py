@@ -26,6 +26,7 @@ from taskfit.prompting.options import Normalise, default_unit, likeliest_option
 from taskfit.prompting.reading import AnswerForm
 from taskfit.strategy.contract import Usage
 from taskfit.strategy.parameters import check_types
+from taskfit.tasks.chat import asked
 from taskfit.tasks.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -219,7 +220,9 @@ class PreparedShots:
     def prompt(self, definition: TaskDefinition, row: Row) -> Prompt:
         """Return the question after the examples that the row is shown, never itself among them."""
         question = definition.prompt_text(row, self.wording)
-        return Prompt(question, self.examples.shown(definition, row, question), self.system)
+        own = asked(definition, row, self.wording)
+        shots = (*self.examples.shown(definition, row, question), *own.shots)
+        return Prompt(own.text, shots, own.system if self.system is None else self.system)
 
     def prior_prompts(self, definition: TaskDefinition, row: Row, method: Method) -> tuple[Prompt, ...]:
         """Return the prompts whose scores make a calibration's prior for this row; none for ``none`` and ``batch``."""

@@ -12,6 +12,7 @@ from taskfit.strategy.contract import ChoosingProgram, Program, WeightsChange
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import new_manifest
 from taskfit.strategy.predictor import ProgramPredictor, engine_for, example_text
+from taskfit.strategy.stages import Stages
 from taskfit.strategy.table import load_class
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ class Composed:
     Attributes:
         weights: None: the base model answers as it is.
         program: what is asked, in training and in prediction alike.
+        pretraining: goes before ``weights`` where there is one; alone it is the change of weights.
     """
 
     weights: WeightsChange | None
     program: Program
+    pretraining: WeightsChange | None = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and not getattr(self.program, "is_trainable", True):
@@ -57,9 +60,10 @@ class Composed:
         """The canonical name; the default program is left out beside a change of weights."""
         if self.weights is None:
             return part_name(self.program)
-        if self.program == default_program():
-            return part_name(self.weights)
-        return f"{part_name(self.weights)}+{part_name(self.program)}"
+        shown = [part_name(part) for part in (self.pretraining, self.weights) if part is not None]
+        if self.program != default_program():
+            shown.append(part_name(self.program))
+        return "+".join(shown)
 
     @property
     def architectures(self) -> frozenset[Architecture]:
@@ -68,9 +72,32 @@ class Composed:
         A change of weights narrows them to those it can use.
         """
         generating: frozenset[Architecture] = frozenset({"decoder", "encoder-decoder", "service"})
-        if self.weights is not None:
-            return generating & self.weights.architectures
+        if (change := self.change) is not None:
+            return generating & change.architectures
         return generating | {"encoder"} if getattr(self.program, "only_scores", False) else generating
+
+    @property
+    def change(self) -> WeightsChange | None:
+        """What is done to the weights, all of it."""
+        if self.pretraining is None or self.weights is None:
+            return self.weights
+        return Stages(self.pretraining, self.weights)
+
+    def check_task(self, task: Task) -> None:
+        """Let every part say whether the task has what it needs: wordings, rationales, a mixture, text.
+
+        Raises:
+            ConfigError, DataError: it has not.
+        """
+        for part, name in ((self.program, "check"), (self.pretraining, "check_task"), (self.weights, "check_task")):
+            check = getattr(part, name, None)
+            if check is not None:
+                check(task)
+
+    def other_data(self, task: Task) -> str:
+        """Return a hash of what is learned from besides the task's own rows; empty where there is nothing."""
+        finders = (getattr(part, "other_data", None) for part in (self.pretraining, self.weights))
+        return "\n".join(filter(None, (find(task) for find in finders if find is not None)))
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -99,10 +126,11 @@ class Composed:
         fills_masks = model is not None and architecture == "encoder" and model.has_masked_head
         check_fit(self, task.definition.kind, architecture, has_masked_head=fills_masks)
         model = _given(model, self.name)
+        self.check_task(task)
         prepared = self.program.prepare(task, seed=seed)
-        work = Work()
-        if self.weights is not None:
-            work = self.weights.change(model, task, prepared, seed=seed, budget=budget)
+        work, change = Work(), self.change
+        if change is not None:
+            work = change.change(model, task, prepared, seed=seed, budget=budget)
         if isinstance(self.program, ChoosingProgram):
             engine = engine_for(model)
             prepared = self.program.choose(prepared, task, engine, seed=seed, budget=budget)
@@ -111,14 +139,15 @@ class Composed:
             self, task, seed=seed, model=model, needs_base=True, state=prepared.to_json(), fit_work=work
         )
         shown = (task.validation or task.train)[0]
-        return ProgramPredictor(manifest, model, prepared, self.weights, example_text(task.definition, prepared, shown))
+        return ProgramPredictor(manifest, model, prepared, change, example_text(task.definition, prepared, shown))
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> ProgramPredictor:
         """Build the saved predictor; see :class:`taskfit.strategy.contract.Strategy`."""
         prepared = self.program.restore(manifest.state)
-        if self.weights is not None:
-            model = self.weights.load(model, folder)
-        return ProgramPredictor.from_folder(folder, manifest, _given(model, self.name), prepared, self.weights)
+        change = self.change
+        if change is not None:
+            model = change.load(model, folder)
+        return ProgramPredictor.from_folder(folder, manifest, _given(model, self.name), prepared, change)
 
 
 def _given(model: LanguageModel | None, name: str) -> LanguageModel:

@@ -251,7 +251,13 @@ class ChoosingProgram(Program, Protocol):
 
 @runtime_checkable
 class WeightsChange(Protocol):
-    """A tuning method, as a part of a strategy's name."""
+    """A tuning method, as a part of a strategy's name.
+
+    It may say more of itself, in methods that are called where it has them: ``check_task(task)`` raises ConfigError or
+    DataError where the task lacks what it needs, so that a plan leaves it out; ``other_data(task)`` returns a hash of
+    what it learns from besides the task's own rows, which is part of a trial's id; ``preview(model, task, program, *,
+    seed)`` returns lines that show what it would learn.
+    """
 
     @property
     def architectures(self) -> frozenset[Architecture]:
@@ -292,7 +298,7 @@ class StrategyEntry:
 
     Attributes:
         target: ``module:Class``, imported on first use: a frozen dataclass whose fields are the parameters.
-        part: ``program``, ``weights`` (the two compose with +) or ``whole`` (stands alone).
+        part: ``program``, ``weights``, ``pretraining`` (one of each compose with +) or ``whole`` (stands alone).
         summary: one line for ``taskfit strategies``.
         source: paper and section, or "" for a floor.
     """

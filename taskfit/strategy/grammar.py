@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["full_name", "parse", "part_name"]
 
+_JOINED = {"pretraining": "pre-training", "weights": "changes of weights", "program": "prompting programs"}
+"""What + joins, one of each kind."""
+
 _WRONG = object()
 """Stands for a value that could not be read; its fault is noted."""
 
@@ -70,7 +73,7 @@ def full_name(strategy: Strategy) -> str:
 
     if not isinstance(strategy, Composed):
         return part_name(strategy, with_defaults=True)
-    parts = [strategy.weights, strategy.program] if strategy.weights is not None else [strategy.program]
+    parts = [part for part in (strategy.pretraining, strategy.weights, strategy.program) if part is not None]
     return "+".join(part_name(part, with_defaults=True) for part in parts)
 
 
@@ -85,7 +88,7 @@ def _build(tree: Part | Sum) -> Strategy:
 
 def _check_composition(parts: tuple[Part, ...], kinds: list[str]) -> None:
     names = "+".join(part.name for part in parts)
-    for kind, words in (("weights", "changes of weights"), ("program", "prompting programs")):
+    for kind, words in _JOINED.items():
         if kinds.count(kind) > 1:
             same = [part.name for part, its in zip(parts, kinds, strict=True) if its == kind]
             raise ConfigError(f"strategy {names!r}: {' and '.join(same)} are both {words}; + joins one of each")
@@ -97,9 +100,12 @@ def _check_composition(parts: tuple[Part, ...], kinds: list[str]) -> None:
 def _compose(parts: dict[str, Part]) -> Composed:
     from taskfit.strategy.composed import Composed, default_program
 
-    weights = cast("WeightsChange", _build_part(parts["weights"])) if "weights" in parts else None
+    kinds = ("weights", "pretraining")
+    weights, pretraining = (cast("WeightsChange", _build_part(parts[k])) if k in parts else None for k in kinds)
     program = cast("Program", _build_part(parts["program"])) if "program" in parts else default_program()
-    return Composed(weights, program)
+    if weights is None:  # pre-training alone is the change of weights
+        weights, pretraining = pretraining, None
+    return Composed(weights, program, pretraining)
 
 
 def _build_part(part: Part) -> object:

@@ -14,6 +14,7 @@ from taskfit.strategy.folder import new_folder, write_file
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.manifest import BaseModel, Manifest, read_manifest, write_manifest
 from taskfit.strategy.run_program import Outcome, run_programs
+from taskfit.strategy.stages import BASE_FOLDER
 
 if TYPE_CHECKING:
     from taskfit.inference.requests import Engine
@@ -103,7 +104,7 @@ class ProgramPredictor:
         with new_folder(folder) as partial:
             if self.weights is not None:
                 self.weights.save(self.model, partial)
-            holds_all_weights = (partial / "config.json").is_file()
+            holds_all_weights = any((partial / name / "config.json").is_file() for name in ("", BASE_FOLDER))
             write_file(partial / _EXAMPLE_FILE, self.example)
             write_manifest(partial, replace(self.manifest, needs_base=not holds_all_weights))
 

@@ -183,6 +183,12 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "full": StrategyEntry(
         "taskfit.tuning.full:Full", "weights", "train all weights", "Howard and Ruder 2018, section 3"
     ),
+    "continued-pretraining": StrategyEntry(
+        "taskfit.tuning.pretraining:ContinuedPretraining",
+        "pretraining",
+        "learn plain text of the domain or the task first",
+        "Gururangan et al. 2020, sections 3 and 4",
+    ),
     "encoder": StrategyEntry(
         "taskfit.tuning.encoder:Encoder",
         "whole",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task
 
-__all__ = ["check_task", "shots", "usage", "uses_seed", "uses_train"]
+__all__ = ["check_task", "other_data", "shots", "usage", "uses_seed", "uses_train"]
 
 _WITHOUT_CHANCE = frozenset({"majority", "linear"})
 
@@ -37,14 +37,22 @@ def shots(strategy: Strategy) -> int:
 
 
 def check_task(strategy: Strategy, task: Task) -> None:
-    """Let a strategy's program say whether the task has what it needs: wordings, rationales.
+    """Let a strategy's parts say whether the task has what they need: wordings, rationales, a mixture, text.
 
     Raises:
         ConfigError: it has not.
     """
-    check: Callable[[Task], None] | None = getattr(getattr(strategy, "program", None), "check", None)
+    check: Callable[[Task], None] | None = getattr(strategy, "check_task", None)
+    if check is None:
+        check = getattr(getattr(strategy, "program", None), "check", None)
     if check is not None:
         check(task)
+
+
+def other_data(strategy: Strategy, task: Task) -> str:
+    """Return a hash of what a strategy learns from besides the task's own rows; empty for most."""
+    find: Callable[[Task], str] | None = getattr(strategy, "other_data", None)
+    return "" if find is None else find(task)
 
 
 def usage(strategy: Strategy, definition: TaskDefinition, rows: int) -> Usage:

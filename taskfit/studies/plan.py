@@ -14,7 +14,7 @@ from taskfit.models.service import is_service_name
 from taskfit.studies.costing import priced_service
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, forecaster
-from taskfit.studies.needs import check_task, shots, uses_seed, uses_train
+from taskfit.studies.needs import check_task, other_data, shots, uses_seed, uses_train
 from taskfit.studies.process import call, start_server
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.spec import Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec, trial_id
@@ -225,6 +225,7 @@ def _trials(
 ) -> tuple[TrialSpec, ...]:
     trials: dict[str, TrialSpec] = {}
     pairs = list(pairs)
+    data = {strategy.name: other_data(strategy, task) for strategy, _ in pairs}
     for seed in range(config.seeds):
         for size in config.train_sizes:
             for strategy, facts in pairs:
@@ -232,7 +233,8 @@ def _trials(
                 if seed > 0 and rows is None and not uses_seed(strategy):
                     continue
                 model, fingerprint = (None, None) if facts is None else (facts.name, facts.fingerprint)
-                key = trial_id(task.fingerprint, strategy.name, model, fingerprint, seed, rows)
+                other = data[strategy.name]
+                key = trial_id(task.fingerprint, strategy.name, model, fingerprint, seed, rows, other)
                 seconds, usd = price.of(strategy, facts, rows) or (None, None)
                 spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, seconds, usd)
                 trials.setdefault(key, spec)

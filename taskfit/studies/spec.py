@@ -222,7 +222,10 @@ def trial_id(
     model_fingerprint: str | None,
     seed: int,
     train_rows: int | None,
+    other_data: str = "",
 ) -> str:
     """Return 12 hex digits: a hash of everything that decides a trial's result."""
     parts = [FORMAT, task_fingerprint, strategy, model, model_fingerprint, seed, train_rows]
+    if other_data:  # only where there is some, so that older studies keep their trials
+        parts.append(other_data)
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()[:12]

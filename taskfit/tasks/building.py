@@ -53,6 +53,7 @@ def build_definition(
         rationale=task_file.rationale,
         group=task_file.group,
         max_answer_tokens=task_file.max_answer_tokens,
+        messages=task_file.messages,
     )
     if definition.kind != "classification":
         return definition, notes

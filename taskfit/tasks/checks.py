@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from taskfit.errors import DataError, Faults, TaskError, TaskfitError, nearest
+from taskfit.tasks.chat import chat_of
 from taskfit.tasks.definition import TaskDefinition
 from taskfit.tasks.task import Row, Split
 
@@ -118,6 +119,11 @@ def _check_whole(definition: TaskDefinition, splits: Mapping[Split, Sequence[Row
 
 
 def _check_row(definition: TaskDefinition, row: Row, faults: RowFaults, wordings: int) -> None:
+    try:
+        chat_of(definition, row)
+    except TaskfitError as error:
+        faults.add_error(row, error, "messages: ")
+        return
     try:
         definition.input_text(row)
     except TaskfitError as error:

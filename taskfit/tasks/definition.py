@@ -51,6 +51,7 @@ class TaskDefinition:
         metrics: names; the first decides.
         group: field that names what rows belong together (a dialogue, a customer), or None.
         max_answer_tokens: most tokens to generate, for kind ``generation``.
+        messages: Jinja2 source of the conversation that each row holds (see :mod:`taskfit.tasks.chat`), or None.
 
     The methods raise TaskError, with the row's id, where a template does not fit the row's fields.
     """
@@ -66,6 +67,7 @@ class TaskDefinition:
     rationale: str | None = None
     group: str | None = None
     max_answer_tokens: int = 64
+    messages: str | None = None
 
     def prompt_text(self, row: Row, wording: int = 0) -> str:
         """Render the question for ``row`` in the given wording.

@@ -20,6 +20,8 @@ _KEYS = tuple(entry.name for entry in fields(TaskDefinition))
 _WORDING_KEYS = tuple(entry.name for entry in fields(Wording))
 _TEXTS = ("name", "text")
 _OPTIONAL_TEXTS = ("instruction", "rationale", "group")
+_LATER_KEY = "messages"
+"""Written only where there is one, so that tasks without keep their fingerprints and older folders load."""
 _TEXT_LISTS = ("references", "labels", "metrics")
 
 
@@ -29,6 +31,8 @@ def definition_to_json(definition: TaskDefinition) -> dict[str, Value]:
     values.update({key: getattr(definition, key) for key in (*_TEXTS, "kind", *_OPTIONAL_TEXTS)})
     values.update({key: list(getattr(definition, key)) for key in _TEXT_LISTS})
     values["max_answer_tokens"] = definition.max_answer_tokens
+    if definition.messages is not None:
+        values[_LATER_KEY] = definition.messages
     values["wordings"] = [_wording_to_json(wording) for wording in definition.wordings]
     return values
 
@@ -75,16 +79,16 @@ def _check_keys(values: Mapping[str, Value], keys: tuple[str, ...], faults: Faul
         if key not in keys:
             faults.add(f"{where}unknown key '{key}'{nearest(str(key), keys)}")
     for key in keys:
-        if key not in values:
+        if key not in values and key != _LATER_KEY:
             faults.add(f"{where}key '{key}' is missing")
 
 
 def _check_values(values: Mapping[str, Value], faults: Faults) -> None:
     for key in _TEXTS:
         _check_text(values.get(key), key, faults, is_template=key == "text")
-    for key in _OPTIONAL_TEXTS:
+    for key in (*_OPTIONAL_TEXTS, _LATER_KEY):
         if values.get(key) is not None:
-            _check_text(values[key], key, faults, is_template=key == "rationale")
+            _check_text(values[key], key, faults, is_template=key in ("rationale", _LATER_KEY))
     for key in _TEXT_LISTS:
         items = values.get(key)
         if not isinstance(items, list):

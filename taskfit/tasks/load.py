@@ -69,6 +69,7 @@ def load_task(path: str | Path) -> Task:
         Path(path),
         task_file.unlabelled,
         task_file.retain,
+        task_file.mixture,
     )
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskfit.tasks.definition import TaskDefinition
+    from taskfit.tasks.mixture import Mixture
     from taskfit.tasks.sources import Source
 
 __all__ = ["DataReport", "Kind", "Option", "Row", "Split", "Task", "Value"]
@@ -74,6 +75,7 @@ class Task:
         path: the task file.
         unlabelled: sources of rows without an answer; ``unlabelled_rows(task)`` streams them.
         retain: files that a tuned model should not forget, or ``suite``, ``none``; they are no part of the task.
+        mixture: other tasks to train with, which ``load_mixture(task)`` loads; None: there are none.
     """
 
     definition: TaskDefinition
@@ -83,6 +85,7 @@ class Task:
     path: Path | None = None
     unlabelled: tuple[Source, ...] = ()
     retain: tuple[str, ...] = ()
+    mixture: Mixture | None = None
 
     @property
     def train(self) -> tuple[Row, ...]:

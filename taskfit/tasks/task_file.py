@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from taskfit.errors import Faults, TaskError, TaskfitError, nearest
+from taskfit.tasks.chat import chat_sources
 from taskfit.tasks.definition import Wording
 from taskfit.tasks.metric_names import DEFAULT_METRICS, METRIC_NAMES
+from taskfit.tasks.mixture import Mixture, read_mixture
 from taskfit.tasks.sources import FileSource, HubSource, Source
 from taskfit.tasks.task import Kind, Split
 from taskfit.tasks.template import check_template, field_source
@@ -37,10 +39,12 @@ TASK_KEYS: Mapping[str, str] = {
     "references": "list of fields or Jinja2 texts of the right answers; default: target",
     "metrics": "list of metrics; the first decides",
     "instruction": "plain text that stands before the input",
+    "messages": "field, or Jinja2 expression, of a conversation (a list of role and content), for input and target",
     "rationale": "field, or Jinja2 text, of the reasons for the answer",
     "groups": "field whose equal values belong together and are never cut apart",
     "unlabelled": "sources of rows without an answer",
     "retain": "files that a tuned model should not forget: task files and texts, or suite, or none",
+    "mixture": "other task files to train with, and how much of each; or a YAML file that says it",
     "id": "field that holds the row's id",
     "split": "shares of the splits to cut (validation: 0.1, test: 0.2) and the seed",
     "faulty_rows": "refuse (the default) the task, or drop the rows, when rows do not fit the task file",
@@ -66,6 +70,8 @@ class TaskFile:
         labels: label values; None when they are to be read from the rows.
         shares: share of the rows for each split that may have to be cut.
         split_seed: seeds that cut.
+        messages: source of the conversation that each row holds, or None.
+        mixture: other tasks to train with, or None.
         may_drop_faulty_rows: faulty rows are dropped and reported; otherwise they are an error.
     """
 
@@ -93,6 +99,8 @@ class TaskFile:
     split_seed: int = 0
     may_drop_faulty_rows: bool = False
     max_answer_tokens: int = 64
+    messages: str | None = None
+    mixture: Mixture | None = None
 
 
 def read_task_file(path: Path) -> TaskFile:
@@ -130,15 +138,16 @@ class _Reader:
         shares, seed = self._split(sources)
         self._check_combination(kind)
         promptsource = self._text("promptsource")
+        messages, asked, answered = self._messages()
         return TaskFile(
             name=self._text("name") or self.path.stem,
             kind=kind,
             path=self.path,
             sources=sources,
             pool=pool,
-            input=self._template("input"),
-            target=self._template("target"),
-            templates=self._templates(label_texts),
+            input=asked or self._template("input"),
+            target=answered or self._template("target"),
+            templates=(Wording("chat", asked, answered, {}),) if asked else self._templates(label_texts),
             promptsource=self._beside(promptsource) if promptsource else None,
             labels=labels,
             label_texts=label_texts,
@@ -155,6 +164,8 @@ class _Reader:
             split_seed=seed,
             may_drop_faulty_rows=self._choice("faulty_rows", ("refuse", "drop")) == "drop",
             max_answer_tokens=self._count("max_answer_tokens", 64),
+            messages=messages,
+            mixture=read_mixture(self.values["mixture"], self.path, self.faults) if "mixture" in self.values else None,
         )
 
     def _kind(self) -> Kind:
@@ -169,6 +180,8 @@ class _Reader:
         has = self.values.keys()
         if "templates" in has and "promptsource" in has:
             self.faults.add("give `templates` or `promptsource`, not both")
+        elif "messages" in has:
+            self._check_messages(kind)
         elif not {"templates", "promptsource"} & has:
             missing = [f"`{key}`" for key in ("input", "target") if key not in has]
             if missing:
@@ -181,6 +194,25 @@ class _Reader:
             self.faults.add(f"`labels` belongs to kind classification (kind is {kind})")
         if "options" in has and kind != "choice":
             self.faults.add(f"`options` belongs to kind choice (kind is {kind}); for classification use `labels`")
+
+    def _check_messages(self, kind: Kind) -> None:
+        if kind != "generation":
+            self.faults.add(f"`messages` belongs to kind generation (kind is {kind})")
+        for key in ("input", "target", "templates", "promptsource", "instruction"):
+            if key in self.values:
+                hint = "; make it the first message, with the role system" if key == "instruction" else ""
+                self.faults.add(f"`messages` says what `{key}` would; give one of them{hint}")
+
+    def _messages(self) -> tuple[str | None, str, str]:
+        """Return the source of the conversation, and those of its question and its answer."""
+        source = self._template("messages")
+        if source is None:
+            return None, "", ""
+        try:
+            return source, *chat_sources(source)
+        except TaskfitError as error:
+            self.faults.add(error.message)
+            return None, "", ""
 
     def _text(self, key: str) -> str | None:
         value = self.values.get(key)

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from taskfit.models.work import Work
 from taskfit.tuning.batches import split_by_length
-from taskfit.tuning.counts import cut_work, fit_work
-from taskfit.tuning.examples import Example, build_examples, collate
+from taskfit.tuning.counts import Shape, cut_work, fit_work
+from taskfit.tuning.examples import Example, collate
 from taskfit.tuning.loss import choose_loss, full_logits_loss, with_penalty
 from taskfit.tuning.preview import preview
-from taskfit.tuning.settings import plan_schedule, training_format
+from taskfit.tuning.rationales import weighted
+from taskfit.tuning.settings import Paced, plan_schedule, training_format
 from taskfit.tuning.training import TOKEN_BUDGET, Job, run
+from taskfit.tuning.training_set import TrainingSet, build_training_set
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Budget, PreparedProgram
-    from taskfit.tasks.task import Row, Task
+    from taskfit.tasks.task import Task
     from taskfit.tuning.method import Method, Trainable
     from taskfit.tuning.trainer import LossSum
 
-__all__ = ["train_answers", "validation_sample"]
-
-VALIDATION_ROWS = 512
-"""Most validation rows whose loss decides when to stop; more would cost more than they tell."""
+__all__ = ["Pace", "mean_loss", "train_answers", "train_examples"]
 
 
 def train_answers(
@@ -54,13 +54,39 @@ def train_answers(
     Raises:
         TrainingError: nothing is supervised, rows cannot be learned, or training has diverged.
     """
-    train_set = build_examples(model, task.definition, program, task.train)
-    held_out_rows = validation_sample(task.validation)
-    held_out = build_examples(model, task.definition, program, held_out_rows) if held_out_rows else []
-    for line in preview(model, train_set).lines():
-        budget.say(line)
-    if not held_out:
+    data = build_training_set(model, task, program, method, seed=seed)
+    if not data.held_out:
         budget.say("no validation rows: training runs to its last step without early stopping")
+    pace = Pace(method, method.rate(model), method.trains)
+    return train_examples(model, data, pace, trainable, seed=seed, budget=budget)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast and how long examples are learned.
+
+    Attributes:
+        of: the part of a strategy that says so; its parameters are part of what a checkpoint must agree with.
+        rate: peak learning rate.
+        trains: whether every weight has a gradient or most are frozen.
+    """
+
+    of: Paced
+    rate: float
+    trains: Literal["all", "adapter"]
+
+
+def train_examples(
+    model: LanguageModel, data: TrainingSet, pace: Pace, trainable: Trainable, *, seed: int, budget: Budget
+) -> Work:
+    """Learn a training set: see :func:`train_answers`.
+
+    Raises:
+        TrainingError: nothing is supervised, or training has diverged.
+    """
+    train_set, held_out = data.examples, data.held_out
+    for line in preview(model, data, pace.of.batch, seed=seed).lines():
+        budget.say(line)
     autocast = training_format(model)
     loss_sum, finding = choose_loss(model.module, model.architecture, _batch(model, train_set[:4]), autocast=autocast)
     if finding is not None:
@@ -71,43 +97,51 @@ def train_answers(
         module=model.module,
         lengths=tuple(example.length for example in train_set),
         collate=lambda rows: _batch(model, [train_set[row] for row in rows]),
-        loss_sum=with_penalty(loss_sum, trainable.penalty),
+        loss_sum=with_penalty(weighted(loss_sum), trainable.penalty),
         validate=(lambda: _mean_loss(model, held_out_batches, loss_sum, autocast)) if held_out else None,
-        batch=method.batch,
-        learning_rate=method.rate(model),
+        batch=pace.of.batch,
+        learning_rate=pace.rate,
         weight_decay=0.0,
         schedule=plan_schedule(
-            len(train_set),
-            epochs=method.epochs,
-            batch=method.batch,
-            min_steps=method.min_steps,
+            data.pass_size,
+            epochs=pace.of.epochs,
+            batch=pace.of.batch,
+            min_steps=pace.of.min_steps,
             is_validated=bool(held_out),
         ),
         autocast=autocast,
-        fingerprint=_fingerprint(model, repr(method), train_set, held_out),
+        fingerprint=_fingerprint(model, repr(pace.of), data),
         seed=seed,
         after_step=trainable.after_step,
+        order=data.order,
     )
     result, plan = run(job, budget)
     front = trainable.virtual_tokens
-    shapes = [[(front + len(example.prompt), len(example.answer)) for example in group] for group in held_out_batches]
     work = fit_work(
         plan,
         result,
-        [(front + len(example.prompt), len(example.answer)) for example in train_set],
-        shapes,
+        [_shape(example, front) for example in train_set],
+        [[_shape(example, front) for example in group] for group in held_out_batches],
         model.architecture,
-        trains=method.trains,
+        trains=pace.trains,
         gathers=loss_sum is not full_logits_loss,
     )
     return work + cut_work(train_set)
 
 
-def validation_sample(rows: Sequence[Row]) -> list[Row]:
-    """Return at most ``VALIDATION_ROWS`` rows, spread evenly over the split."""
-    if len(rows) <= VALIDATION_ROWS:
-        return list(rows)
-    return [rows[index * len(rows) // VALIDATION_ROWS] for index in range(VALIDATION_ROWS)]
+def mean_loss(model: LanguageModel, examples: Sequence[Example]) -> float:
+    """Return the loss of examples in nats per supervised token, without training anything."""
+    autocast = training_format(model)
+    loss_sum, _ = choose_loss(model.module, model.architecture, _batch(model, examples[:4]), autocast=autocast)
+    groups = split_by_length([example.length for example in examples], TOKEN_BUDGET)
+    model.module.eval()
+    with torch.no_grad():
+        return _mean_loss(model, [[examples[index] for index in group] for group in groups], loss_sum, autocast)
+
+
+def _shape(example: Example, front: int) -> Shape:
+    """(tokens read, tokens learned), with the vectors that stand before the prompt."""
+    return front + example.length - example.learned, example.learned
 
 
 def _batch(model: LanguageModel, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -129,11 +163,11 @@ def _mean_loss(
     return total / tokens
 
 
-def _fingerprint(model: LanguageModel, method: str, *sets: Sequence[Example]) -> str:
+def _fingerprint(model: LanguageModel, pace: str, data: TrainingSet) -> str:
     """Hash of everything that training depends on besides its settings."""
-    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
-    for examples in sets:
+    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{pace}\n{data.order}\n".encode())
+    for examples in (data.examples, data.held_out):
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
-            digest.update(f"{example.row_id}\n{example.prompt}\n{example.answer}\n".encode())
+            digest.update(f"{example}\n".encode())
     return digest.hexdigest()

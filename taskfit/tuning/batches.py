@@ -58,12 +58,14 @@ class StepPlan:
         batch: rows of one optimiser step; the last step of an epoch may have fewer.
         token_budget: most tokens of a micro-batch, padding included.
         seed: of the order of the rows; every epoch has its own.
+        order: the row at each place of the training, one step behind the other; None: drawn from the seed.
     """
 
     lengths: tuple[int, ...]
     batch: int
     token_budget: int
     seed: int
+    order: tuple[int, ...] | None = None
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -72,6 +74,8 @@ class StepPlan:
 
     def rows_at(self, step: int) -> list[int]:
         """Return the indices of the rows of optimiser step ``step`` (from 0)."""
+        if self.order is not None:
+            return list(self.order[step * self.batch : (step + 1) * self.batch])
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _epoch_order(len(self.lengths), self.seed, epoch)
         return list(order[position * self.batch : (position + 1) * self.batch])

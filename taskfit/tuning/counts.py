@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from taskfit.tuning.examples import Example
     from taskfit.tuning.trainer import TrainResult
 
-__all__ = ["batches_work", "cut_work", "fit_work"]
+__all__ = ["Shape", "batches_work", "cut_work", "fit_work"]
 
 Shape = tuple[int, int]
 """Tokens that are read and tokens that are learned, of one row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,6 +27,8 @@ from taskfit.tuning.settings import (
     training_format,
     width_of,
 )
+from taskfit.tuning.taught import Taught
+from taskfit.tuning.training_set import validation_sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +82,10 @@ class Encoder(Paced):
             said = [name for name in own if getattr(self.method, name) != getattr(Paced, name)]
             if said:
                 faults.add(f"{', '.join(said)} must be given to encoder itself, not inside tune (got {self.tune.name})")
+            taught = [f.name for f in fields(Taught) if f.name not in {g.name for g in fields(Paced)}]
+            unread = [name for name in taught if getattr(self.method, name) != getattr(Taught, name)]
+            if unread:
+                faults.add(f"{', '.join(unread)} say what a model that generates learns from; encoder reads none of it")
 
     def _is_change_alone(self) -> bool:
         from taskfit.strategy.composed import Composed, default_program
@@ -90,6 +96,7 @@ class Encoder(Paced):
             and isinstance(tune.weights, Method)
             and tune.weights.suits_encoders
             and tune.program == default_program()
+            and tune.pretraining is None
         )
 
     @property
@@ -189,7 +196,6 @@ class Encoder(Paced):
         """Train what requires gradients."""
         import torch
 
-        from taskfit.tuning.answers import validation_sample
         from taskfit.tuning.classifier import class_loss, collate_texts
         from taskfit.tuning.counts import fit_work
         from taskfit.tuning.loss import with_penalty

@@ -149,9 +149,7 @@ def _gathered(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor
     Position i of the hidden states predicts token i + 1, so the states one before each label are gathered.
     """
     model = _unwrapped(module)
-    hidden = model.base_model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state
+    hidden = model.base_model(**_read(batch), use_cache=False).last_hidden_state
     targets = batch["labels"][:, 1:]
     is_supervised = targets != IGNORED
     return hidden[:, :-1][is_supervised], model.get_output_embeddings(), targets[is_supervised]
@@ -159,12 +157,15 @@ def _gathered(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor
 
 def _own_logits(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """(the model's logits before each supervised token, the supervised tokens)."""
-    logits = module(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).logits  # (batch, length, vocabulary)
+    logits = module(**_read(batch), use_cache=False).logits  # (batch, length, vocabulary)
     targets = batch["labels"][:, 1:]
     is_supervised = targets != IGNORED
     return logits[:, :-1][is_supervised], targets[is_supervised]
+
+
+def _read(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the model reads of a batch: a mask, or positions that begin anew with each text packed into a row."""
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
 
 
 def _gathered_logits(module: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor | None:

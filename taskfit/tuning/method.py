@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from taskfit.strategy.table import name_of
-from taskfit.tuning.settings import Paced, learning_rate_for, training_format, width_of
+from taskfit.tuning.settings import learning_rate_for, training_format, width_of
+from taskfit.tuning.taught import Taught
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Trainable:
 
 
 @dataclass(frozen=True)
-class Method(Paced, ABC):
+class Method(Taught, ABC):
     """A change of a model's weights by training: see :class:`taskfit.strategy.contract.WeightsChange`.
 
     A method says which weights train, and how they are saved and loaded; the training is the same for all.

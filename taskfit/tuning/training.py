@@ -57,6 +57,7 @@ class Job:
         fingerprint: identifies model, method and data; a checkpoint of another job is refused.
         seed: of row order and dropout.
         after_step: called after every optimiser step; see :func:`taskfit.tuning.trainer.train`.
+        order: the row at each place of the training; see :class:`taskfit.tuning.batches.StepPlan`.
     """
 
     module: torch.nn.Module
@@ -72,6 +73,7 @@ class Job:
     fingerprint: str
     seed: int
     after_step: AfterStep | None = None
+    order: tuple[int, ...] | None = None
 
 
 def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
@@ -87,7 +89,7 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
         TrainingError: the loss or a gradient is not finite.
         StudyError: the checkpoint in the budget's folder belongs to another job.
     """
-    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed)
+    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed, job.order)
     start = _spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
     while True:

@@ -7,7 +7,9 @@ import pytest
 from taskfit.errors import TrainingError
 from taskfit.models.language_model import LanguageModel
 from taskfit.tuning.examples import Example
-from taskfit.tuning.preview import preview
+from taskfit.tuning.preview import Preview
+from taskfit.tuning.preview import preview as preview_of
+from taskfit.tuning.training_set import TrainingSet
 from tests.tuning.keyword_task import tiny_model
 
 
@@ -22,10 +24,15 @@ def example(model: LanguageModel, row_id: str, prompt: str, answer: str, **lost:
     return Example(row_id, tuple(encode(prompt)), (*encode(answer), model.end_token_ids[0]), **lost)
 
 
+def preview(model: LanguageModel, examples: list[Example], batch: int = 1, shown: int = 1) -> Preview:
+    data = TrainingSet(tuple(examples), (), len(examples))
+    return preview_of(model, data, batch, shown=shown)
+
+
 def test_supervised_text_is_marked(model: LanguageModel) -> None:
     """The first example is decoded with its end token."""
     shown = preview(model, [example(model, "a", "Label:", " yes")])
-    assert shown.example == "Label:⟦ yes<|endoftext|>⟧"
+    assert shown.shown == ("Label:⟦ yes<|endoftext|>⟧",)
     assert "Label:⟦ yes<|endoftext|>⟧" in shown.lines()[1]
     assert len(shown.lines()) == 2
 
@@ -77,12 +84,12 @@ def test_a_missing_end_token_is_a_warning(model: LanguageModel) -> None:
 
 def test_nothing_supervised_is_refused(model: LanguageModel) -> None:
     """Training on nothing would report a loss of 0."""
-    with pytest.raises(TrainingError, match="none of the 1 training rows has a supervised token"):
-        preview(model, [Example("a", (5, 6), ())])
+    with pytest.raises(TrainingError, match="1 of 2 training rows have no supervised token, first b"):
+        preview(model, [example(model, "a", "Label:", " yes"), Example("b", (5, 6), ())])
 
 
 def test_a_long_prompt_is_shortened_for_the_eye_only(model: LanguageModel) -> None:
     """Both ends are shown, and the number of tokens between."""
     shown = preview(model, [Example("a", tuple([40] * 500), (41, model.end_token_ids[0]))])
-    assert "[…260 tokens…]" in shown.example
+    assert "[…260 tokens…]" in shown.shown[0]
     assert shown.prompt_tokens == 500

@@ -1,0 +1,240 @@
+"""Go on with a model's pre-training, on text of a domain or on the task's own, before it is tuned or asked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from taskfit.errors import DataError, TrainingError
+from taskfit.strategy.contract import Strategy
+from taskfit.tasks.text import documents_of, task_documents
+from taskfit.tuning.full import Full
+from taskfit.tuning.method import Method, count_values
+from taskfit.tuning.packing import pack, packed_example, pieces_of, unpacked
+from taskfit.tuning.peft_method import PeftMethod
+from taskfit.tuning.qlora import QLora
+from taskfit.tuning.settings import Paced, training_format
+from taskfit.tuning.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from taskfit.errors import Faults
+    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.work import Work
+    from taskfit.strategy.contract import Budget, PreparedProgram
+    from taskfit.tasks.task import Task
+    from taskfit.tasks.text import Document
+    from taskfit.tuning.examples import Example
+    from taskfit.tuning.packing import Piece
+
+__all__ = ["ContinuedPretraining"]
+
+HELD_OUT_SHARE = 0.05
+"""Share of the text's tokens whose perplexity is told before and after, and decides when to stop."""
+
+HELD_OUT_SEQUENCES = 64
+"""Most of them, in full sequences: more would cost more than they tell."""
+
+TOLERANCE = 1e-2
+"""Largest relative difference in loss between packed and single texts that counts as rounding (bfloat16 included)."""
+
+
+@dataclass(frozen=True)
+class ContinuedPretraining(Paced):
+    """Learn to continue plain text, then tune or ask: ``continued-pretraining(text=reports/*.txt)+lora``.
+
+    Without ``text``, the task's own: the inputs of its training rows and of its ``unlabelled`` rows. Texts are packed
+    into full sequences, each begun and ended as the model's own are, and none sees another. Prefer it where the
+    model's words are not the domain's and much text is at hand; it costs as much as all that text is long.
+
+    Source: Gururangan et al. 2020, sections 3 (domain text) and 4 (the task's own).
+    """
+
+    text: str = ""
+    """File or glob of texts, relative to the task file; empty: the task's own text. ``.txt``, ``.md`` and ``.rst`` are
+    one document each, of other files (``.jsonl``, ``.csv``, ``.parquet``) every row is one."""
+    field: str = "text"
+    """The field of such rows that holds the text."""
+    length: int = 1024
+    """Most tokens of a sequence; never more than the model's context."""
+    tune: Strategy | None = None
+    """Which weights change: ``lora(rank=64)`` or another method whose changes can be merged, as they are afterwards;
+    none changes all. Its learning rate counts, unless one is given here; how long, is said here."""
+
+    def check(self, faults: Faults) -> None:
+        """Note a length that holds no text, and a ``tune`` that cannot be merged, or says how long."""
+        if self.length < 8:
+            faults.add(f"length must be at least 8 (got {self.length})")
+        if self.tune is None:
+            return
+        if not self._can_merge():
+            faults.add(f"tune must be full or a method that can be merged, such as lora (got {self.tune.name})")
+        elif self.method != type(self.method)(**self._own_parameters()):
+            faults.add(f"how long and on what is said to continued-pretraining, not inside tune (got {self.tune.name})")
+
+    @property
+    def method(self) -> Method:
+        """The change of weights."""
+        return Full() if self.tune is None else cast("Method", cast("Any", self.tune).weights)
+
+    @property
+    def architectures(self) -> frozenset[Architecture]:
+        """Decoders: others were not trained to continue text."""
+        return frozenset({"decoder"})
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task without text to learn.
+
+        Raises:
+            DataError: the files are not there, or hold no text.
+        """
+        self._documents(task)
+
+    def other_data(self, task: Task) -> str:
+        """Return a hash of the text, for it is no part of the task's own rows."""
+        digest = hashlib.sha256()
+        for document in self._documents(task):
+            digest.update(document.digest.encode())
+        return digest.hexdigest()
+
+    def change(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int, budget: Budget) -> Work:
+        """Train the model on text, in place; the program is not asked. Perplexities are said before and after.
+
+        Raises:
+            TrainingError: there is too little text, or training has diverged.
+            ConfigError: a parameter does not suit the model, or it is in float16 or quantised.
+        """
+        from taskfit.tuning.answers import Pace, mean_loss, train_examples
+
+        training_format(model)  # refuses before anything is changed
+        data = self.training_set(model, task)
+        data = _as_it_packs(model, data, budget)
+        before = mean_loss(model, data.held_out)
+        rate = self.learning_rate or self.method.rate(model)
+        with self.method.training(model, seed=seed) as trainable:
+            trained, total = count_values(model.module)
+            budget.say(f"continued-pretraining trains {trained:,} of {total:,} values; learning rate {rate:.2g}")
+            pace = Pace(self, rate, self.method.trains)
+            work = train_examples(model, data, pace, trainable, seed=seed, budget=budget)
+        model.module = self.method.merge(model).module
+        after = mean_loss(model, data.held_out)
+        tokens = sum(example.learned for example in data.held_out)
+        budget.say(
+            f"perplexity of held-out text ({tokens:,} tokens): {math.exp(before):.2f} before, {math.exp(after):.2f} "
+            "after continued pre-training"
+        )
+        return work
+
+    def save(self, model: LanguageModel, folder: Path) -> None:
+        """Write a complete model folder."""
+        Full().save(model, folder)
+
+    def load(self, model: LanguageModel | None, folder: Path) -> LanguageModel:
+        """Load the folder's model.
+
+        Raises:
+            PredictorError: the folder holds no complete model.
+        """
+        return Full().load(model, folder)
+
+    def training_set(self, model: LanguageModel, task: Task) -> TrainingSet:
+        """Return the text as packed examples, and what of it is held out.
+
+        Raises:
+            TrainingError: there is too little of it.
+        """
+        length = min(self.length, model.context)
+        ordered = sorted(self._documents(task), key=lambda document: document.digest)
+        pieces = [pieces_of(model, document, length) for document in ordered]
+        held_out, learned = _parted(pieces, length)
+        if not held_out or not learned:
+            raise TrainingError(
+                f"there is too little text to learn from: {sum(map(len, pieces))} pieces of at most {length} tokens, "
+                "and at least two are needed, one of them to look at afterwards",
+                "Name text files with text=, or give the task `unlabelled` rows.",
+            )
+        examples = _packed(learned, length)
+        tokens, kept = sum(map(len, learned)), sum(map(len, held_out))
+        where = f"the files {self.text}" if self.text else "the task's own rows"
+        note = (
+            f"{len(ordered):,} documents of {where}: {tokens:,} tokens packed into {len(examples)} sequences of at "
+            f"most {length} ({tokens / (len(examples) * length):.0%} full); {kept:,} tokens are held out"
+        )
+        return TrainingSet(tuple(examples), tuple(_packed(held_out, length)), len(examples), notes=(note,))
+
+    def _documents(self, task: Task) -> list[Document]:
+        if self.text:
+            return documents_of(self.text, task.path, self.field)
+        found = task_documents(task)
+        if not found:
+            raise DataError("the task's training rows hold no text", "Name text files with text=.")
+        return found
+
+    def _can_merge(self) -> bool:
+        from taskfit.strategy.composed import Composed, default_program
+
+        tune = self.tune
+        if not isinstance(tune, Composed) or tune.pretraining is not None or tune.program != default_program():
+            return False
+        return isinstance(tune.weights, Full) or (
+            isinstance(tune.weights, PeftMethod) and not isinstance(tune.weights, QLora)
+        )
+
+    def _own_parameters(self) -> dict[str, Any]:
+        """The method's parameters without those that say how long and on what: they are set here."""
+        from dataclasses import fields
+
+        from taskfit.tuning.taught import Taught
+
+        shared = {entry.name for entry in fields(Taught)} - {"learning_rate"}
+        return {
+            entry.name: getattr(self.method, entry.name) for entry in fields(self.method) if entry.name not in shared
+        }
+
+
+def _parted(pieces: Sequence[Sequence[Piece]], length: int) -> tuple[list[Piece], list[Piece]]:
+    """(held-out pieces, learned pieces): whole documents in order, of the last one its end, until there are enough.
+
+    Of a few long documents only the end of one is held out, and of a single piece nothing can be.
+    """
+    total = sum(len(piece) for document in pieces for piece in document)
+    wanted = min(HELD_OUT_SHARE * total, float(HELD_OUT_SEQUENCES * length))
+    held_out: list[Piece] = []
+    learned: list[Piece] = []
+    for document in pieces:
+        taken: list[Piece] = []
+        left = list(document)
+        while left and sum(map(len, held_out)) + sum(map(len, taken)) < wanted:
+            taken.insert(0, left.pop())
+        held_out += taken
+        learned += left
+    return held_out, learned
+
+
+def _packed(pieces: Sequence[Piece], length: int) -> list[Example]:
+    groups = pack([len(piece) for piece in pieces], length)
+    return [packed_example(f"text {n}", [pieces[index] for index in group]) for n, group in enumerate(groups, start=1)]
+
+
+def _as_it_packs(model: LanguageModel, data: TrainingSet, budget: Budget) -> TrainingSet:
+    """The training set as it is where the model keeps packed texts apart, else with each text by itself."""
+    from taskfit.tuning.answers import mean_loss
+
+    several = [example for example in data.examples if len(example.documents) > 1]
+    if not several:
+        return data
+    tried = min(several, key=lambda example: example.length)
+    together = mean_loss(model, [tried])
+    apart = mean_loss(model, unpacked(tried))
+    if abs(together - apart) <= TOLERANCE * apart:
+        return data
+    budget.say(
+        f"this model does not keep packed texts apart (loss {together:.4f} together, {apart:.4f} apart), so each text "
+        "is a sequence of its own (slower)"
+    )
+    examples = tuple(one for example in data.examples for one in unpacked(example))
+    held_out = tuple(one for example in data.held_out for one in unpacked(example))
+    return replace(data, examples=examples, held_out=held_out, pass_size=len(examples))
