@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.inference.requests import Score, Scored
@@ -26,6 +26,7 @@ from taskfit.prompting.options import Normalise, default_unit, likeliest_option
 from taskfit.prompting.reading import AnswerForm
 from taskfit.strategy.contract import Usage
 from taskfit.strategy.parameters import check_types
+from taskfit.strategy.space import OneOf, Space
 from taskfit.tasks.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class FewShot:
     """What is taken off the scores: see ``zero-shot``."""
     answer: AnswerBy = "score"
     """How an option is asked for: ``score`` all of them, or ``generate`` a text and read it."""
+
+    space: ClassVar[Space] = {"k": OneOf((1, 2, 4, 8)), "select": OneOf(("balanced", "random", "similar", "diverse"))}
 
     def __post_init__(self) -> None:
         faults = Faults("few-shot")

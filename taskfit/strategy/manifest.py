@@ -64,6 +64,7 @@ class Manifest:
         fit_work: what fitting computed.
         versions: of the packages that shape predictions.
         cost: what was measured, in the caller's terms; None: nothing was.
+        search: how the parameters were found, every try with its score; None: they were not searched.
     """
 
     strategy: str
@@ -77,6 +78,7 @@ class Manifest:
     fit_work: Work
     versions: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, Value] | None = None
+    search: Mapping[str, Value] | None = None
 
 
 def new_manifest(
@@ -133,6 +135,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "fit_work": asdict(manifest.fit_work),
         "versions": manifest.versions,
         "cost": manifest.cost,
+        "search": manifest.search,
     }
     write_file(folder / FILE, json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
@@ -183,7 +186,9 @@ def _checked(path: Path, values: dict[str, Value]) -> Manifest:
     needs_base = _take(values, "needs_base", bool, faults)
     tables = {name: _take(values, name, dict, faults) for name in ("definition", "state", "fit_work", "versions")}
     base = None if values.get("base") is None else _base_from(_take(values, "base", dict, faults), faults)
-    cost = None if values.get("cost") is None else _take(values, "cost", dict, faults)
+    cost, search = (
+        None if values.get(name) is None else _take(values, name, dict, faults) for name in ("cost", "search")
+    )
     work = _work_from(tables["fit_work"], faults)
     if needs_base and base is None:
         faults.add("needs_base is true, but no base model is named")
@@ -198,6 +203,7 @@ def _checked(path: Path, values: dict[str, Value]) -> Manifest:
         fit_work=work,
         versions={name: str(value) for name, value in tables["versions"].items()},
         cost=cost,
+        search=search,
     )
 
 

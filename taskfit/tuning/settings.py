@@ -64,6 +64,8 @@ class Paced:
     """Rows of one optimiser step."""
     min_steps: int = 60
     """Small sets are passed over more often, until this many steps."""
+    max_steps: int | None = None
+    """Most steps, whatever the number of rows; none: as many as the epochs take."""
 
     def __post_init__(self) -> None:
         faults = Faults(name_of(type(self)))
@@ -84,16 +86,23 @@ class Paced:
                 faults.add(f"{name} must be at least 1 (got {value})")
         if self.min_steps < 0:
             faults.add(f"min_steps must be at least 0 (got {self.min_steps})")
+        if self.max_steps is not None and self.max_steps < 1:
+            faults.add(f"max_steps must be at least 1 (got {self.max_steps})")
+
+    def steps(self, rows: int) -> int:
+        """Return the optimiser steps that training on so many rows takes, if it is not stopped early."""
+        wanted = max(self.epochs * math.ceil(rows / self.batch), self.min_steps)
+        return wanted if self.max_steps is None else min(wanted, self.max_steps)
 
 
-def plan_schedule(rows: int, *, epochs: int, batch: int, min_steps: int, is_validated: bool) -> Schedule:
+def plan_schedule(rows: int, pace: Paced, *, is_validated: bool) -> Schedule:
     """Return the steps of ``epochs`` passes, or ``min_steps`` where that is more, and when to validate.
 
     Small sets are passed over more often: a fixed number of epochs leaves them with too few updates to learn
     anything (Mosbach et al. 2021, section 6; Zhang et al. 2021, section 6).
     """
-    steps_per_epoch = math.ceil(rows / batch)
-    steps = max(epochs * steps_per_epoch, min_steps)
+    steps_per_epoch = math.ceil(rows / pace.batch)
+    steps = pace.steps(rows)
     if not is_validated:
         return Schedule(steps, steps_per_epoch, 0, 0)
     validate_every = max(math.ceil(steps_per_epoch / 2), math.ceil(steps / VALIDATIONS))
