@@ -31,6 +31,9 @@ __all__ = [
 PATIENCE = 3
 """Validations in a row without improvement before training stops."""
 
+LARGEST_RATIO = 4.0
+"""Models are taken for no narrower than a quarter of 768, when a learning rate is chosen."""
+
 VALIDATIONS = 5
 """Most validations of one training; fewer than two per epoch where an epoch is short."""
 
@@ -110,12 +113,17 @@ def plan_schedule(rows: int, pace: Paced, *, is_validated: bool) -> Schedule:
 
 
 def learning_rate_for(width: int, *, at_768: float) -> float:
-    """Scale a learning rate that suits models of width 768 to another width: inversely proportional.
+    """Scale a learning rate that suits models of width 768 to another width.
 
-    The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor Programs V", table 3); it meets the
-    usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+    Wider models: inversely proportional. The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor
+    Programs V", table 3); it meets the usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+
+    Narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further to go:
+    with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21). Nothing
+    narrower than that has been tried; it gets the same rate.
     """
-    return at_768 * 768 / width
+    ratio = 768 / width
+    return at_768 * (ratio if ratio <= 1 else min(ratio, LARGEST_RATIO) ** 2)
 
 
 def width_of(model: LanguageModel) -> int:

@@ -367,5 +367,7 @@ def test_a_tuned_model_is_searched_and_its_folder_predicts_the_same(tmp_path: Pa
     from taskfit.studies.predictions import stored
     from taskfit.studies.search_score import judged
 
-    answers = [stored(p, task.definition.gold(r)) for r, p in zip(task.validation, alone.predict(task.validation))]
+    answers = [
+        stored(p, task.definition.gold(r)) for r, p in zip(task.validation, alone.predict(task.validation), strict=True)
+    ]
     assert judged(task.definition, answers)[0] == search["bought"]["default"]

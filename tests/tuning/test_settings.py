@@ -47,10 +47,11 @@ def test_most_steps_go_before_everything_else() -> None:
 
 
 def test_wider_models_get_lower_rates() -> None:
-    """Inversely proportional: 4096 wide and 5e-5 at 768 make about 1e-5."""
+    """Inversely proportional above 768, 4096 wide and 5e-5 make about 1e-5; below, to the square, down to 192."""
     assert learning_rate_for(768, at_768=5e-5) == 5e-5
     assert learning_rate_for(4096, at_768=5e-5) == pytest.approx(9.375e-6)
-    assert learning_rate_for(384, at_768=5e-5) == pytest.approx(1e-4)
+    assert learning_rate_for(384, at_768=5e-5) == pytest.approx(2e-4)
+    assert learning_rate_for(192, at_768=5e-5) == learning_rate_for(32, at_768=5e-5) == pytest.approx(8e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "bert"])
