@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskfit.cli.output import print_data, print_json, print_table, say
+from taskfit.cli.search import BUDGET_HELP, TRIES_HELP, searched
 from taskfit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def compare(
     train_sizes: Annotated[
         str, typer.Option(help='Numbers of training rows with commas between; "all" for all.')
     ] = "all",
+    tries: Annotated[int | None, typer.Option(help=TRIES_HELP)] = None,
+    tuning_budget: Annotated[str | None, typer.Option(help=BUDGET_HELP)] = None,
     volume: Annotated[int, typer.Option(help="Rows you will ever predict; decides what is cheapest.")] = 100_000,
     max_usd: Annotated[float | None, typer.Option(help="Most money for fitting and the whole volume.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds a row.")] = None,
@@ -60,8 +63,9 @@ def compare(
     from taskfit.studies.compare_study import run_study
     from taskfit.studies.spec import Limits, StudyConfig
 
+    names = StudyConfig.strategies if strategies is None else split_names(strategies)
     config = StudyConfig(
-        strategies=StudyConfig.strategies if strategies is None else split_names(strategies),
+        strategies=tuple(searched(name, tries, tuning_budget) for name in names),
         models=() if models is None else split_names(models),
         seeds=seeds,
         train_sizes=_sizes(train_sizes),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from taskfit.cli.output import print_data, say
+from taskfit.cli.search import BUDGET_HELP, TRIES_HELP, searched
 
 __all__ = ["fit"]
 
@@ -28,10 +29,13 @@ def fit(
             "Default: what the task file says, or a small suite that ships."
         ),
     ] = None,
+    tries: Annotated[int | None, typer.Option(help=TRIES_HELP)] = None,
+    tuning_budget: Annotated[str | None, typer.Option(help=BUDGET_HELP)] = None,
 ) -> None:
     """Fit one strategy on a task and save the predictor."""
     from taskfit.studies.fit import fit as fit_strategy
 
+    strategy = searched(strategy, tries, tuning_budget)
     fit_strategy(task, strategy, model=model, out=out, seed=seed, train_rows=train_rows, retain=retain or (), say=say)
     say(f"saved; try: taskfit predict {out} ROWS")
     print_data(str(out))

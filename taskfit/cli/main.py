@@ -12,6 +12,7 @@ from taskfit.cli.estimate import estimate
 from taskfit.cli.evaluate import evaluate
 from taskfit.cli.fit import fit
 from taskfit.cli.init import init
+from taskfit.cli.inspect import inspect
 from taskfit.cli.lists import models, strategies
 from taskfit.cli.predict import predict
 from taskfit.cli.prompts import prompts
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (init, compare, prompts, fit, predict, evaluate, estimate, report, strategies, models, doctor):
+for _command in (init, compare, prompts, fit, predict, evaluate, inspect, estimate, report, strategies, models, doctor):
     app.command()(_command)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.inference.requests import Score, Scored
@@ -26,6 +26,7 @@ from taskfit.prompting.options import Normalise, default_unit, likeliest_option
 from taskfit.prompting.reading import AnswerForm
 from taskfit.strategy.contract import Usage
 from taskfit.strategy.parameters import check_types
+from taskfit.strategy.space import OneOf, Space
 from taskfit.tasks.chat import asked
 from taskfit.tasks.prompt import Prompt
 
@@ -141,6 +142,8 @@ class FewShot:
     spread: int = 0
     """Validation rows on which each wording, and three draws of examples, are scored, to show beside the score how
     fragile the prompt is; 0: none are, for it multiplies what a fit asks."""
+
+    space: ClassVar[Space] = {"k": OneOf((1, 2, 4, 8)), "select": OneOf(("balanced", "random", "similar", "diverse"))}
 
     def __post_init__(self) -> None:
         faults = Faults("few-shot")

@@ -40,14 +40,12 @@ class Budget:
     """What a fit may use, and where it may report.
 
     Attributes:
-        tries: configurations tried on validation; every strategy of a study gets the same number.
         wall_s: seconds after which fitting should stop with what it has; None: no limit.
         folder: scratch folder for checkpoints; None: none are written. A fit killed and started again with the same
             folder goes on where it was.
         say: takes one line of progress or of a finding the user must see (cut rows, example of what is supervised).
     """
 
-    tries: int = 1
     wall_s: float | None = None
     folder: Path | None = None
     say: Callable[[str], None] = _say_nothing

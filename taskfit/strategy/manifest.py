@@ -74,6 +74,7 @@ class Manifest:
         versions: of the packages that shape predictions.
         cost: what was measured, in the caller's terms; None: nothing was.
         findings: what else was found of the fit, by name (``forgetting``), in the caller's terms.
+        search: how the parameters were found, every try with its score; None: they were not searched.
     """
 
     strategy: str
@@ -88,6 +89,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, Value] | None = None
     findings: Mapping[str, Value] = field(default_factory=dict)
+    search: Mapping[str, Value] | None = None
 
 
 def new_manifest(
@@ -145,6 +147,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "versions": manifest.versions,
         "cost": manifest.cost,
         "findings": dict(manifest.findings),
+        "search": manifest.search,
     }
     write_file(folder / FILE, json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
@@ -201,7 +204,9 @@ def _checked(path: Path, values: dict[str, Value]) -> Manifest:
     needs_base = _take(values, "needs_base", bool, faults)
     tables = {name: _take(values, name, dict, faults) for name in ("definition", "state", "fit_work", "versions")}
     base = None if values.get("base") is None else _base_from(_take(values, "base", dict, faults), faults)
-    cost = None if values.get("cost") is None else _take(values, "cost", dict, faults)
+    cost, search = (
+        None if values.get(name) is None else _take(values, name, dict, faults) for name in ("cost", "search")
+    )
     findings = {} if values.get("findings") is None else _take(values, "findings", dict, faults)
     work = _work_from(tables["fit_work"], faults)
     if needs_base and base is None:
@@ -218,6 +223,7 @@ def _checked(path: Path, values: dict[str, Value]) -> Manifest:
         versions={name: str(value) for name, value in tables["versions"].items()},
         cost=cost,
         findings=findings,
+        search=search,
     )
 
 

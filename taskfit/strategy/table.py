@@ -195,6 +195,12 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "fine-tune an encoder as a classifier",
         "Devlin et al. 2019, section 4",
     ),
+    "tune": StrategyEntry(
+        "taskfit.studies.search:Tune",
+        "whole",
+        "search another strategy's parameters on validation",
+        "Jamieson and Talwalkar 2016, section 2",
+    ),
 }
 
 GROUP = "taskfit.strategies"

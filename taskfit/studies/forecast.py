@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from taskfit.models.service import read_service_name
 from taskfit.studies.costing import architecture_of, priced_machine, priced_service
-from taskfit.studies.needs import shots, usage
+from taskfit.studies.needs import searched, shots, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,8 @@ class Forecaster:
         """
         from taskfit.costs.price_trial import TrialFacts, forecast
 
+        effort = float(getattr(strategy, "effort", 1.0))  # a search, in whole trainings
+        strategy = searched(strategy)
         if facts is not None and facts.architecture == "service":
             return None, self._service_usd(strategy, facts)
         architecture = architecture_of(None if facts is None else facts.config)
@@ -70,7 +72,7 @@ class Forecaster:
                 options=len(definition.labels) if is_scored else 0,
                 shots=shots(strategy),
                 trains=_trains(strategy),
-                epochs=_epochs(strategy),
+                epochs=_epochs(strategy) * effort,
                 labels=len(definition.labels),
                 requests=asked.requests,
                 thinking_tokens=asked.generated_tokens,

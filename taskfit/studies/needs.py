@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from taskfit.strategy.contract import Usage
 
@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task
 
-__all__ = ["check_task", "other_data", "shots", "usage", "uses_seed", "uses_train"]
+__all__ = ["check_task", "other_data", "searched", "shots", "usage", "uses_seed", "uses_train"]
 
 _WITHOUT_CHANCE = frozenset({"majority", "linear"})
+
+
+def searched(strategy: Strategy) -> Strategy:
+    """Return the strategy that a search tries, or the strategy itself."""
+    inner = getattr(strategy, "strategy", None)
+    return strategy if inner is None else cast("Strategy", inner)
 
 
 def uses_seed(strategy: Strategy) -> bool:
@@ -27,7 +33,7 @@ def uses_seed(strategy: Strategy) -> bool:
 
 def uses_train(strategy: Strategy) -> bool:
     """True when the training rows matter; a strategy to which they do not says so with ``uses_train``."""
-    return bool(getattr(strategy, "uses_train", True))
+    return bool(getattr(searched(strategy), "uses_train", True))
 
 
 def shots(strategy: Strategy) -> int:

@@ -77,7 +77,11 @@ def check_disk(plan: Plan, folder: Path) -> None:
         ConfigError: less is free than the trials are expected to write.
     """
     weights = {facts.name: facts.weight_bytes for facts in plan.models}
-    writing = [weights[s.model] for s in plan.trials if s.model is not None and s.strategy.startswith(_WHOLE_MODELS)]
+    writing = [
+        weights[s.model]
+        for s in plan.trials
+        if s.model is not None and s.strategy.removeprefix(_SEARCHED).startswith(_WHOLE_MODELS)
+    ]
     # Saved weights in fp32 may be twice the stored ones; one trial at a time also keeps weights, best weights and
     # two moments of the optimiser in its checkpoint.
     needed = 2 * sum(writing) + 8 * max(writing, default=0) * plan.config.workers + 10_000_000
@@ -91,6 +95,7 @@ def check_disk(plan: Plan, folder: Path) -> None:
 
 
 _WHOLE_MODELS = ("full", "encoder")
+_SEARCHED = "tune(strategy="
 
 
 def _parse_all(config: StudyConfig, rooms: Rooms, faults: Faults) -> list[Strategy]:

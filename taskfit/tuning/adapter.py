@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, save_changed
 from taskfit.tuning.layers import layers_of_role, nothing_matches
 from taskfit.tuning.method import Method, Trainable
@@ -41,6 +42,7 @@ class Adapter(Method):
     """Width inside."""
 
     rate_at_768: ClassVar[float] = 3e-4
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "bottleneck": OneOf((16, 64, 256))}
 
     def check(self, faults: Faults) -> None:
         """Note a width below 1."""

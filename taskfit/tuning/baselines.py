@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
-from taskfit.errors import PredictorError
+from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.models.work import Work
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.contract import Prediction
 from taskfit.strategy.folder import new_folder
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import new_manifest, write_manifest
+from taskfit.strategy.parameters import check_types
 from taskfit.strategy.predictor import WINDOW_ROWS, windows
+from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.tfidf import LinearClassifier, fit_linear, load_linear, save_linear
 
 if TYPE_CHECKING:
@@ -110,9 +112,21 @@ class Majority:
 class Linear:
     """Logistic regression over TF-IDF of words (1 and 2) and of letters within words (2 to 5).
 
-    The regularisation strength is the one of 1, 10 and 100 with the best macro F1 (accuracy, when that is the task's
-    first metric) on the validation rows, the smallest of equals.
+    Where no strength is given, it is the one of 1, 10 and 100 with the best macro F1 (accuracy, when that is the
+    task's first metric) on the validation rows, the smallest of equals.
     """
+
+    strength: float | None = None
+    """Inverse strength of the regularisation (C); none: chosen on validation."""
+
+    space: ClassVar[Space] = {"strength": OneOf((0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0))}
+
+    def __post_init__(self) -> None:
+        faults = Faults("linear")
+        check_types(self, faults)
+        if isinstance(self.strength, int | float) and not 0 < self.strength < float("inf"):
+            faults.add(f"strength must be above 0 and finite (got {self.strength})")
+        faults.raise_as(ConfigError)
 
     @property
     def name(self) -> str:
@@ -138,12 +152,14 @@ class Linear:
         check_fit(self, task.definition.kind, None)
         classes = _seen_labels(task)
         texts, numbers = _examples(task.definition, task.train, classes)
-        fitted = fit_linear(texts, numbers, _STRENGTHS if task.validation else _STRENGTHS[1:2])
+        tried = _STRENGTHS if task.validation else _STRENGTHS[1:2]
+        strengths = tried if self.strength is None else (self.strength,)
+        fitted = fit_linear(texts, numbers, strengths)
         scores = [_validation_score(classifier, task, classes) for classifier in fitted]
         best = scores.index(max(scores))
         if not fitted[best].has_converged:
             budget.say("linear: the optimiser stopped before its end; coefficients are close to, not at, the best")
-        state: dict[str, Value] = {"classes": list(classes), "strength": _STRENGTHS[best] if task.validation else 10.0}
+        state: dict[str, Value] = {"classes": list(classes), "strength": strengths[best]}
         manifest = new_manifest(self, task, seed=seed, model=None, needs_base=False, state=state, fit_work=Work())
         return _linear_predictor(manifest, fitted[best], classes)
 

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from taskfit.errors import Faults, PredictorError
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
+from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of
@@ -71,6 +72,8 @@ class Encoder(Paced):
     """How the encoder below the linear layer is tuned: any change of weights, such as ``lora(rank=4)``, ``bitfit`` or
     ``head-only``; none tunes it whole. Its learning rate counts, unless one is given here; how long, is said here."""
 
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "pool": OneOf(("mean", "cls"))}
+
     def check(self, faults: Faults) -> None:
         """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
         if self.max_tokens < 4:
@@ -78,7 +81,7 @@ class Encoder(Paced):
         if self.tune is not None and not self._is_change_alone():
             faults.add(f"tune must be a change of weights alone, such as lora(rank=4) (got {self.tune.name})")
         elif self.tune is not None:
-            own = ("epochs", "batch", "min_steps")
+            own = ("epochs", "batch", "min_steps", "max_steps")
             said = [name for name in own if getattr(self.method, name) != getattr(Paced, name)]
             if said:
                 faults.add(f"{', '.join(said)} must be given to encoder itself, not inside tune (got {self.tune.name})")
@@ -165,14 +168,15 @@ class Encoder(Paced):
             made = EncoderClassifier(model.module, width_of(model), classes, self.pool, HEAD_DROPOUT)
         return made.to(model.device)
 
-    def _rate(self, model: LanguageModel) -> float:
+    def rate(self, model: LanguageModel) -> float:
+        """Return the peak learning rate: the parameter, or what suits an encoder of this width."""
         if self.learning_rate is None and isinstance(self.method, Full) and self.method.learning_rate is None:
             return _learning_rate(width_of(model))
         return self.learning_rate or self.method.rate(model)
 
     def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
         training_format(model)  # refuses before anything is changed
-        rate = self._rate(model)
+        rate = self.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             if self.tune is not None:
                 trained, total = count_values(model.module)
@@ -227,13 +231,7 @@ class Encoder(Paced):
             batch=self.batch,
             learning_rate=rate,
             weight_decay=0.01,
-            schedule=plan_schedule(
-                len(train_set.ids),
-                epochs=self.epochs,
-                batch=self.batch,
-                min_steps=self.min_steps,
-                is_validated=bool(held_out.ids),
-            ),
+            schedule=plan_schedule(len(train_set.ids), self, is_validated=bool(held_out.ids)),
             autocast=autocast,
             fingerprint=_fingerprint(model, repr(self), train_set, held_out),
             seed=seed,

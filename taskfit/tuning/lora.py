@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from taskfit.errors import ConfigError, Faults
+from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.layers import Targets, linear_layers, nothing_matches, suffixes, widths_of
 from taskfit.tuning.peft_method import TASK_TYPES, PeftMethod
 
@@ -39,6 +40,7 @@ class LowRank(PeftMethod):
     """Ten times the rate of full tuning: the ratio found best over models and data by Schulman et al. 2025, "LoRA
     without regret"; a model 4096 wide gets about 1e-4, between the rates of Hu et al. 2021 (appendix D) and of QLoRA.
     """
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "rank": OneOf((4, 8, 16, 32))}
 
     def check(self, faults: Faults) -> None:
         """Note ranks, scales and shares outside their range."""
@@ -126,6 +128,7 @@ class RsLora(LowRank):
     """Width of the update."""
     alpha: int = 8
     """The update is scaled by alpha / sqrt(rank)."""
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "rank": OneOf((8, 16, 32, 64))}
 
     def options(self, layers: Mapping[str, torch.nn.Module], model: LanguageModel) -> dict[str, Any]:
         """Return the other scale."""
@@ -168,6 +171,7 @@ class Vera(PeftMethod):
 
     agreed: ClassVar[tuple[str, ...]] = ("peft_type", "r", "target_modules")
     rate_at_768: ClassVar[float] = 4e-3
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "initial": OneOf((0.01, 0.1, 1.0))}
 
     def check(self, faults: Faults) -> None:
         """Note ranks, starts and shares outside their range."""

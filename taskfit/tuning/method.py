@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from taskfit.strategy.space import Space, Times
 from taskfit.strategy.table import name_of
 from taskfit.tuning.settings import learning_rate_for, training_format, width_of
 from taskfit.tuning.taught import Taught
@@ -56,6 +57,9 @@ class Method(Taught, ABC):
     """The learning rate of a model 768 wide."""
     rate_falls_with_width: ClassVar[bool] = True
     """Whether the rate is inversely proportional to the width: of matrices, but not of vectors and soft prompts."""
+
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0)}
+    """What ``tune`` may search: small, and declared beside the defaults that it surrounds."""
 
     suits_encoders: ClassVar[bool] = True
     """Whether the strategy ``encoder`` can tune its body with it."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from taskfit.strategy.space import Space, Times
 from taskfit.tuning.lora import LowRank, target_layers
 from taskfit.tuning.peft_method import wrap
 
@@ -38,6 +39,7 @@ class Pissa(LowRank):
     """The factors are multiplied by alpha / rank, and start divided by it."""
 
     rate_at_768: ClassVar[float] = 1e-4
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0)}
 
     def config(self, model: LanguageModel, *, seed: int) -> peft.PeftConfig:
         """Return the configuration of the saved form: twice the rank and twice alpha, so the scale is the same."""

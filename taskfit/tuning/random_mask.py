@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from taskfit.errors import Faults, PredictorError
+from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, save_changed
 from taskfit.tuning.layers import Targets, linear_layers, nothing_matches
 from taskfit.tuning.method import Method, Trainable
@@ -44,6 +45,7 @@ class RandomMask(Method):
     """Layers whose weights train: ``attention``, ``mlp`` or ``all``."""
 
     rate_at_768: ClassVar[float] = 1.2e-3
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "share": OneOf((0.001, 0.01, 0.1))}
 
     def check(self, faults: Faults) -> None:
         """Note a share outside its range."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.strategy.table import name_of
 from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, save_changed
 from taskfit.tuning.layers import blocks, norm_names
@@ -171,6 +172,7 @@ class LastLayers(Selective):
     """Number of blocks."""
 
     rate_at_768: ClassVar[float] = 5e-5
+    space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "n": OneOf((1, 2, 3, 4))}
 
     def check(self, faults: Faults) -> None:
         """Note a number of blocks below 1."""

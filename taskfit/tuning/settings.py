@@ -31,6 +31,9 @@ __all__ = [
 PATIENCE = 3
 """Validations in a row without improvement before training stops."""
 
+LARGEST_RATIO = 4.0
+"""Models are taken for no narrower than a quarter of 768, when a learning rate is chosen."""
+
 VALIDATIONS = 5
 """Most validations of one training; fewer than two per epoch where an epoch is short."""
 
@@ -64,6 +67,8 @@ class Paced:
     """Rows of one optimiser step."""
     min_steps: int = 60
     """Small sets are passed over more often, until this many steps."""
+    max_steps: int | None = None
+    """Most steps, whatever the number of rows; none: as many as the epochs take."""
 
     def __post_init__(self) -> None:
         faults = Faults(name_of(type(self)))
@@ -84,16 +89,23 @@ class Paced:
                 faults.add(f"{name} must be at least 1 (got {value})")
         if self.min_steps < 0:
             faults.add(f"min_steps must be at least 0 (got {self.min_steps})")
+        if self.max_steps is not None and self.max_steps < 1:
+            faults.add(f"max_steps must be at least 1 (got {self.max_steps})")
+
+    def steps(self, rows: int) -> int:
+        """Return the optimiser steps that training on so many rows takes, if it is not stopped early."""
+        wanted = max(self.epochs * math.ceil(rows / self.batch), self.min_steps)
+        return wanted if self.max_steps is None else min(wanted, self.max_steps)
 
 
-def plan_schedule(rows: int, *, epochs: int, batch: int, min_steps: int, is_validated: bool) -> Schedule:
+def plan_schedule(rows: int, pace: Paced, *, is_validated: bool) -> Schedule:
     """Return the steps of ``epochs`` passes, or ``min_steps`` where that is more, and when to validate.
 
     Small sets are passed over more often: a fixed number of epochs leaves them with too few updates to learn
     anything (Mosbach et al. 2021, section 6; Zhang et al. 2021, section 6).
     """
-    steps_per_epoch = math.ceil(rows / batch)
-    steps = max(epochs * steps_per_epoch, min_steps)
+    steps_per_epoch = math.ceil(rows / pace.batch)
+    steps = pace.steps(rows)
     if not is_validated:
         return Schedule(steps, steps_per_epoch, 0, 0)
     validate_every = max(math.ceil(steps_per_epoch / 2), math.ceil(steps / VALIDATIONS))
@@ -101,12 +113,17 @@ def plan_schedule(rows: int, *, epochs: int, batch: int, min_steps: int, is_vali
 
 
 def learning_rate_for(width: int, *, at_768: float) -> float:
-    """Scale a learning rate that suits models of width 768 to another width: inversely proportional.
+    """Scale a learning rate that suits models of width 768 to another width.
 
-    The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor Programs V", table 3); it meets the
-    usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+    Wider models: inversely proportional. The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor
+    Programs V", table 3); it meets the usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+
+    Narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further to go:
+    with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21). Nothing
+    narrower than that has been tried; it gets the same rate.
     """
-    return at_768 * 768 / width
+    ratio = 768 / width
+    return at_768 * (ratio if ratio <= 1 else min(ratio, LARGEST_RATIO) ** 2)
 
 
 def width_of(model: LanguageModel) -> int:

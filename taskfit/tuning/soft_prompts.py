@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.peft_method import CONFIG_FILE, TASK_TYPES, WEIGHTS_FILE, check_config, write_adapter
@@ -45,6 +46,7 @@ class SoftPrompt(Method):
 
     agreed: ClassVar[tuple[str, ...]] = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
     rate_falls_with_width: ClassVar[bool] = False
+    space: ClassVar[Space] = {"learning_rate": Times(0.1, 10.0), "tokens": OneOf((10, 20, 50))}
 
     def check(self, faults: Faults) -> None:
         """Note a number of vectors below 1."""

@@ -11,7 +11,6 @@ from taskfit.tasks.chat import asked
 from taskfit.tasks.mixture import allot, load_mixture, mixing_rates
 from taskfit.tuning.examples import Faulty, build_examples, row_examples
 from taskfit.tuning.rationales import rationale_example, weigh
-from taskfit.tuning.settings import plan_schedule
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
@@ -220,14 +219,8 @@ def _drawn_order(maker: _Maker, taught: Taught, seed: int) -> tuple[tuple[int, .
         number += 1
         if number == 1:
             pass_size = len(drawn)
-            needed = taught.batch * _steps(taught, pass_size)
+            needed = taught.batch * taught.steps(pass_size)
     return tuple(order), pass_size
-
-
-def _steps(taught: Taught, pass_size: int) -> int:
-    return plan_schedule(
-        pass_size, epochs=taught.epochs, batch=taught.batch, min_steps=taught.min_steps, is_validated=False
-    ).steps
 
 
 def _one_pass(maker: _Maker, taught: Taught, seed: int, number: int) -> list[tuple[int, int, int]]:

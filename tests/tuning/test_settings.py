@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from taskfit.errors import ConfigError
+from taskfit.tuning.full import Full
 from taskfit.tuning.settings import learning_rate_for, plan_schedule, training_format, weights_in_float32, width_of
 from tests.tuning.keyword_task import Family, tiny_model
 
@@ -31,15 +32,26 @@ def test_steps_are_epochs_or_the_least_number(
     rows: int, is_validated: bool, expected: tuple[int, int, int, int]
 ) -> None:
     """Batch 16, three epochs, at least 100 steps."""
-    plan = plan_schedule(rows, epochs=3, batch=16, min_steps=100, is_validated=is_validated)
+    plan = plan_schedule(rows, Full(epochs=3, batch=16, min_steps=100), is_validated=is_validated)
     assert (plan.steps, plan.steps_per_epoch, plan.validate_every, plan.patience) == expected
 
 
+def test_most_steps_go_before_everything_else() -> None:
+    """They cut epochs and least steps alike; none cuts nothing, and none at all is refused."""
+    assert Full(max_steps=40).steps(1600) == 40
+    assert Full(max_steps=40).steps(20) == 40
+    assert Full(max_steps=400).steps(1600) == 300
+    assert plan_schedule(1600, Full(max_steps=40), is_validated=True).steps == 40
+    with pytest.raises(ConfigError, match=r"max_steps must be at least 1 \(got 0\)"):
+        Full(max_steps=0)
+
+
 def test_wider_models_get_lower_rates() -> None:
-    """Inversely proportional: 4096 wide and 5e-5 at 768 make about 1e-5."""
+    """Inversely proportional above 768, 4096 wide and 5e-5 make about 1e-5; below, to the square, down to 192."""
     assert learning_rate_for(768, at_768=5e-5) == 5e-5
     assert learning_rate_for(4096, at_768=5e-5) == pytest.approx(9.375e-6)
-    assert learning_rate_for(384, at_768=5e-5) == pytest.approx(1e-4)
+    assert learning_rate_for(384, at_768=5e-5) == pytest.approx(2e-4)
+    assert learning_rate_for(192, at_768=5e-5) == learning_rate_for(32, at_768=5e-5) == pytest.approx(8e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "bert"])
