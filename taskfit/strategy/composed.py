@@ -94,6 +94,24 @@ class Composed:
             if check is not None:
                 check(task)
 
+    def preview(self, model: LanguageModel | None, task: Task, *, seed: int) -> list[str]:
+        """Return lines that show what would be learned, without training.
+
+        Raises:
+            ConfigError: nothing would be learned, or the model or the task does not suit.
+            TrainingError: rows cannot be learned from.
+        """
+        if self.weights is None:
+            raise ConfigError(f"strategy {self.name!r} trains nothing, so there is nothing to preview")
+        check_fit(self, task.definition.kind, None if model is None else model.architecture)
+        self.check_task(task)
+        model, prepared = _given(model, self.name), self.program.prepare(task, seed=seed)
+        lines: list[str] = []
+        for part in (self.pretraining, self.weights):
+            show = getattr(part, "preview", None)
+            lines += [] if show is None else show(model, task, prepared, seed=seed)
+        return lines
+
     def other_data(self, task: Task) -> str:
         """Return a hash of what is learned from besides the task's own rows; empty where there is nothing."""
         finders = (getattr(part, "other_data", None) for part in (self.pretraining, self.weights))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Predictor, Strategy
 
-__all__ = ["fit", "model_for"]
+__all__ = ["fit", "model_for", "preview"]
 
 
 def _ignore(line: str) -> None:
@@ -77,6 +77,31 @@ def fit(
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
     return predictor
+
+
+def preview(
+    task_path: str | Path,
+    strategy: str,
+    *,
+    model: str | None = None,
+    seed: int = 0,
+    train_rows: int | None = None,
+) -> list[str]:
+    """Return lines that show what a strategy would learn, without training: arguments as for :func:`fit`.
+
+    Raises:
+        ConfigError: the strategy learns nothing that can be shown.
+        TaskfitError: what :func:`fit` would raise before its first step.
+    """
+    from taskfit.strategy.grammar import parse
+    from taskfit.tasks import load_task, take_train
+
+    chosen = parse(strategy)
+    show: Callable[..., list[str]] | None = getattr(chosen, "preview", None)
+    if show is None:
+        raise ConfigError(f"strategy {chosen.name!r} has no tokens to preview", "preview tunings, such as lora")
+    task = take_train(load_task(task_path), train_rows, seed)
+    return show(model_for(chosen, model), task, seed=seed)
 
 
 def model_for(strategy: Strategy, name: str | None) -> LanguageModel | None:

@@ -17,7 +17,7 @@ from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
-from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of
+from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of, repeated_lines
 from taskfit.tuning.full import Full
 from taskfit.tuning.method import Method, Trainable, count_values
 from taskfit.tuning.model_folder import copy_tensors
@@ -138,6 +138,18 @@ class Encoder(Paced):
         manifest = new_manifest(self, task, seed=seed, model=model, needs_base=needs_base, state={}, fit_work=work)
         return EncoderPredictor(manifest, model, classifier, self.max_tokens, self.method)
 
+    def preview(self, model: LanguageModel | None, task: Task, *, seed: int) -> list[str]:
+        """Return lines that show what would be learned, without training.
+
+        Raises:
+            ConfigError: no encoder is given, or the task is not a classification.
+        """
+        check_fit(self, task.definition.kind, None if model is None else model.architecture)
+        encoder = cast("LanguageModel", model)
+        train_set = encode_labelled(encoder, task.definition, task.train, self.max_tokens)
+        held_out = encode_labelled(encoder, task.definition, validation_sample(task.validation), self.max_tokens)
+        return list(_findings(encoder, task.definition, train_set, held_out, self._rate(encoder), shown=3))
+
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> EncoderPredictor:
         """Build the saved predictor, from its folder alone where the encoder was tuned whole.
 
@@ -246,17 +258,24 @@ class Encoder(Paced):
 
 
 def _findings(
-    model: LanguageModel, definition: TaskDefinition, train_set: LabelledTexts, held_out: LabelledTexts, rate: float
+    model: LanguageModel,
+    definition: TaskDefinition,
+    train_set: LabelledTexts,
+    held_out: LabelledTexts,
+    rate: float,
+    *,
+    shown: int = 1,
 ) -> Iterator[str]:
     """What the user must see before training starts."""
     rows = len(train_set.ids)
     tokens = sum(len(ids) for ids in train_set.ids)
-    label = definition.labels[train_set.labels[0]]
     yield (
         f"training the encoder on {rows} rows of {len(definition.labels)} labels, {tokens / rows:.0f} tokens each on "
         f"average, learning rate {rate:.2g}; the first one reads"
     )
-    yield f"  {model.tokenizer.decode(train_set.ids[0])} ⟦{label}⟧"
+    for ids, index in zip(train_set.ids[:shown], train_set.labels, strict=False):
+        yield f"  {model.tokenizer.decode(ids)} ⟦{definition.labels[index]}⟧"
+    yield from repeated_lines(train_set)
     count = Counter(train_set.labels)
     absent = [label for index, label in enumerate(definition.labels) if index not in count]
     if absent:

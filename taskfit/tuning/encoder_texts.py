@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Row
 
-__all__ = ["LabelledTexts", "Texts", "encode_labelled", "encode_rows", "pad_id_of"]
+__all__ = ["LabelledTexts", "Texts", "encode_labelled", "encode_rows", "pad_id_of", "repeated_lines"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class LabelledTexts(Texts):
-    """The same with the index of each row's label."""
+    """The same with the index of each row's label, and the rows' ids."""
 
     labels: list[int]
+    row_ids: list[str]
 
 
 def encode_rows(model: LanguageModel, definition: TaskDefinition, rows: Sequence[Row], max_tokens: int) -> Texts:
@@ -61,10 +62,29 @@ def encode_labelled(
             raise DataError(f"row {row.id} has label {label!r}, which is not one of the task's labels")
         labels.append(index_of[label])
     texts = encode_rows(model, definition, rows, max_tokens)
-    return LabelledTexts(texts.ids, texts.cut, labels)
+    return LabelledTexts(texts.ids, texts.cut, labels, [row.id for row in rows])
 
 
 def pad_id_of(model: LanguageModel) -> int:
     """The padding token; any token serves where there is none, as padding is masked."""
     pad_id = model.tokenizer.pad_token_id
     return pad_id if pad_id is not None else 0
+
+
+def repeated_lines(texts: LabelledTexts) -> Iterator[str]:
+    """Yield a sentence on rows that read the same as an earlier one with its label, and one on those with another."""
+    first: dict[tuple[int, ...], tuple[str, int]] = {}
+    duplicates: list[str] = []
+    conflicts: list[tuple[str, str]] = []
+    for ids, label, row_id in zip(texts.ids, texts.labels, texts.row_ids, strict=True):
+        earlier, its_label = first.setdefault(ids, (row_id, label))
+        if label != its_label:
+            conflicts.append((earlier, row_id))
+        elif earlier != row_id:
+            duplicates.append(row_id)
+    if duplicates:
+        yield f"{len(duplicates)} rows repeat an earlier one, first {duplicates[0]}"
+    if conflicts:
+        before, after = conflicts[0]
+        count = len(conflicts)
+        yield f"warning: {count} rows have the text of an earlier row and another label, first {after} against {before}"

@@ -129,6 +129,20 @@ class Method(Taught, ABC):
             budget.say(count_line(self, model, trainable))
             return train_answers(model, task, program, self, trainable, seed=seed, budget=budget)
 
+    def preview(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int) -> list[str]:
+        """Return lines that show what would be learned; the model is made ready for training, but not trained.
+
+        Raises:
+            TrainingError, ConfigError: as :meth:`change` would, before its first step.
+        """
+        from taskfit.tuning.preview import shown_lines
+        from taskfit.tuning.training_set import build_training_set
+
+        training_format(model)
+        with self.training(model, seed=seed) as trainable:
+            data = build_training_set(model, task, program, self, seed=seed)
+            return [count_line(self, model, trainable), *shown_lines(model, data, self.batch, seed=seed)]
+
 
 def count_line(method: Method, model: LanguageModel, trainable: Trainable) -> str:
     """Return a sentence for the user: which weights change, how many they are, and how fast."""

@@ -128,6 +128,16 @@ class ContinuedPretraining(Paced):
         )
         return work
 
+    def preview(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int) -> list[str]:
+        """Return lines that show what would be learned.
+
+        Raises:
+            TrainingError: there is too little text.
+        """
+        from taskfit.tuning.preview import shown_lines
+
+        return shown_lines(model, self.training_set(model, task), self.batch, seed=seed)
+
     def save(self, model: LanguageModel, folder: Path) -> None:
         """Write a complete model folder."""
         Full().save(model, folder)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from taskfit.tuning.examples import Example
     from taskfit.tuning.training_set import TrainingSet
 
-__all__ = ["Preview", "preview"]
+__all__ = ["Preview", "preview", "shown_lines"]
+
+SHOWN_EXAMPLES = 3
+"""Examples shown by a preview that nothing follows."""
 
 SHOWN_TOKENS = 120
 """Tokens shown at each end of a long part of an example."""
@@ -135,6 +138,12 @@ def preview(model: LanguageModel, data: TrainingSet, batch: int, *, shown: int =
         conflicting_rows=conflicts,
         notes=data.notes,
     )
+
+
+def shown_lines(model: LanguageModel, data: TrainingSet, batch: int, *, seed: int) -> list[str]:
+    """Return what ``taskfit fit --preview`` shows of a training set; arguments as for :func:`preview`."""
+    seen = preview(model, data, batch, shown=SHOWN_EXAMPLES, seed=seed)
+    return [*seen.lines(), f"{len(data.held_out)} further examples are held out to decide when to stop"]
 
 
 def _check_supervised(examples: Sequence[Example]) -> None:
