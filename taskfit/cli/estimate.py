@@ -11,7 +11,8 @@ from taskfit.cli.compare import split_names
 from taskfit.cli.output import print_data, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from taskfit.costs.estimate import Estimate, Need
+    from taskfit.costs.estimate import Estimate
+    from taskfit.costs.need import Need
 
 __all__ = ["estimate"]
 
@@ -41,7 +42,8 @@ def estimate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what strategies will take in memory, hours, money and energy; nothing is loaded, nothing runs."""
-    from taskfit.costs.estimate import Need, find_device
+    from taskfit.costs.device import find_device
+    from taskfit.costs.need import Need
     from taskfit.costs.prices import age_warning, load_prices
 
     table = load_prices(prices)
@@ -75,7 +77,8 @@ def estimate(
 
 def _estimates(model: str, strategies: str, settings: dict[str, Any]) -> list[Estimate]:
     """Estimate each strategy; of all, those that the model allows, and a line about each of the others."""
-    from taskfit.costs.estimate import STRATEGIES, estimate
+    from taskfit.costs.estimate import estimate
+    from taskfit.costs.strategies import STRATEGIES
     from taskfit.errors import ConfigError
 
     if strategies != "all":
@@ -92,7 +95,7 @@ def _estimates(model: str, strategies: str, settings: dict[str, Any]) -> list[Es
 
 
 def _served(model: str, strategies: str, hardware: str, need: Need, table: Any) -> list[Any]:
-    from taskfit.costs.estimate import serving
+    from taskfit.costs.serving import serving
     from taskfit.errors import ConfigError
 
     names = ("zero-shot", "few-shot(k=4)", "lora", "soft-prompt") if strategies == "all" else split_names(strategies)
@@ -156,7 +159,8 @@ def _bytes(text: str) -> float:
 def _print_fits(model: str, strategies: str, need: Need, hardware: str, fits: str, as_json: bool) -> None:
     """Say which strategies fit for the model, how many rows at once, and the largest models for each strategy."""
     from taskfit.costs.catalogue import find_architecture
-    from taskfit.costs.estimate import find_device, fitting_methods, fitting_models
+    from taskfit.costs.device import find_device
+    from taskfit.costs.fits import fitting_methods, fitting_models
 
     room, device = _bytes(fits), find_device(hardware).accelerator
     methods = fitting_methods(find_architecture(model), need, device, room)

@@ -8,20 +8,14 @@ import pytest
 import taskfit
 from taskfit.costs.accelerator import accelerator
 from taskfit.costs.catalogue import find_architecture
-from taskfit.costs.estimate import (
-    STRATEGIES,
-    Need,
-    estimate,
-    find_device,
-    fitting_batch,
-    fitting_methods,
-    fitting_models,
-    plan_job,
-    read_strategy,
-    serving,
-)
+from taskfit.costs.device import find_device
+from taskfit.costs.estimate import estimate
+from taskfit.costs.fits import fitting_methods, fitting_models
 from taskfit.costs.memory import memory
+from taskfit.costs.need import Need
 from taskfit.costs.probe import Probe, save_probe
+from taskfit.costs.serving import serving
+from taskfit.costs.strategies import STRATEGIES, fitting_batch, plan_job, read_strategy
 from taskfit.errors import ConfigError, ModelError
 
 LLAMA = "llama-3.1-8b"
