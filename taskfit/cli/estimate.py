@@ -37,7 +37,7 @@ def estimate(
     devices: Annotated[int, typer.Option(help="Devices at work; more where the memory needs it.")] = 0,
     number_format: Annotated[str, typer.Option("--format", help="float32, float16 or bfloat16.")] = "",
     prices: Annotated[Path | None, typer.Option(help="Your own price file.")] = None,
-    grid: Annotated[str, typer.Option(help="Whose electricity: world, eu, us, france, ...")] = "",
+    grid: Annotated[str, typer.Option(help="Whose electricity: world, us, china, germany, ...")] = "",
     grams_per_kwh: Annotated[float | None, typer.Option(help="Grams of CO2e for a kWh, where you know them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
