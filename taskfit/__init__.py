@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Budget": "taskfit.strategy.contract",
-    "Need": "taskfit.costs.estimate",
+    "Need": "taskfit.costs.need",
     "Prediction": "taskfit.strategy.contract",
     "StudyConfig": "taskfit.studies.plan",
     "TaskfitError": "taskfit.errors",
@@ -54,7 +54,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from taskfit.costs.estimate import Need, estimate
+    from taskfit.costs.estimate import estimate
+    from taskfit.costs.need import Need
     from taskfit.errors import TaskfitError
     from taskfit.models.load import load as load_model
     from taskfit.strategy.contract import Budget, Prediction

@@ -160,7 +160,8 @@ class Architecture:
         Raises:
             ModelError: a family that is not known here, or a size that is missing or impossible.
         """
-        from taskfit.costs.families import FAMILIES, Sizes
+        from taskfit.costs.families import FAMILIES
+        from taskfit.costs.sizes import Sizes
 
         values = config if isinstance(config, Mapping) else config.to_dict()
         family = str(values.get("model_type", ""))

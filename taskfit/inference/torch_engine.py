@@ -11,7 +11,7 @@ from taskfit.errors import EngineError
 from taskfit.inference.requests import Generate, Request, Response, Score, Scored
 from taskfit.models.content import ModelContent
 from taskfit.models.encoding import Encoded, encode
-from taskfit.models.work import Work
+from taskfit.models.work import Work, take_hidden_work
 
 if TYPE_CHECKING:
     from taskfit.inference.sharing import Sharing
@@ -84,6 +84,7 @@ class TorchEngine:
 
         encoded = [_encode(self._model, request) for request in requests]
         answers: dict[int, Response] = {}
+        take_hidden_work(self._model.module)  # what was trained before is not this engine's
         with evaluating(self._model.module):
             scored = [(number, request) for number, request in enumerate(requests) if isinstance(request, Score)]
             asked = [(number, request) for number, request in enumerate(requests) if isinstance(request, Generate)]
@@ -97,7 +98,7 @@ class TorchEngine:
             return {}
         distinct = list(dict.fromkeys((encoded[number].prompt, encoded[number].answers) for number in numbers))
         scores, work = self._scores([Encoded(prompt, answers) for prompt, answers in distinct])
-        self._work += work
+        self._work += work + take_hidden_work(self._model.module)
         found = dict(zip(distinct, scores, strict=True))
         return {number: self._scored(encoded[number], found) for number in numbers}
 
@@ -158,6 +159,7 @@ class TorchEngine:
         pairs = [(request, encoded[number]) for number, request in asked]
         if self._slot_bytes is None:
             self._slot_bytes = (slot_bytes(self._model) if self._model.architecture == "decoder" else None) or 0
+            take_hidden_work(self._model.module)  # of the trial
         with packed_linears(self._model.module, max(room(request, row) for request, row in pairs)):
             if self._slot_bytes:
                 longest = max(len(row.prompt) + request.max_tokens for request, row in pairs)
@@ -166,7 +168,7 @@ class TorchEngine:
                 texts, work = generate_continuously(self._model, pairs, kept, can_share=can_share)
             else:
                 texts, work = generate(self._model, pairs, 2 * self._batch_tokens)
-        self._work += work
+        self._work += work + take_hidden_work(self._model.module)
         return {number: text for (number, _), text in zip(asked, texts, strict=True)}
 
     def _find_sharing(self) -> Sharing | None:
@@ -175,6 +177,7 @@ class TorchEngine:
 
         if not self._has_tried:
             self._sharing, self._window, self._has_tried = find_sharing(self._model), declared_window(self._model), True
+            take_hidden_work(self._model.module)  # of the trial
         return self._sharing
 
     def _count(self, encoded: Sequence[Encoded], answers: dict[int, Response]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
-__all__ = ["Work"]
+__all__ = ["Work", "take_hidden_work"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,16 @@ class Work:
     def __add__(self, other: Work) -> Work:
         """Return the sum, field by field."""
         return Work(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+def take_hidden_work(module: Any) -> Work:
+    """Return what parts of a torch module computed beyond what they were called with, and start them from nothing.
+
+    A part that does so (trained vectors before every prompt) keeps the count in its attribute ``hidden_work``.
+    """
+    found = Work()
+    for part in module.modules():
+        if isinstance(getattr(part, "hidden_work", None), Work):
+            found += part.hidden_work
+            part.hidden_work = Work()
+    return found

@@ -148,7 +148,7 @@ class Encoder(Paced):
         encoder = cast("LanguageModel", model)
         train_set = encode_labelled(encoder, task.definition, task.train, self.max_tokens)
         held_out = encode_labelled(encoder, task.definition, validation_sample(task.validation), self.max_tokens)
-        return list(_findings(encoder, task.definition, train_set, held_out, self._rate(encoder), shown=3))
+        return list(_findings(encoder, task.definition, train_set, held_out, self.rate(encoder), shown=3))
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> EncoderPredictor:
         """Build the saved predictor, from its folder alone where the encoder was tuned whole.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskfit.models.work import Work
+from taskfit.models.work import Work, take_hidden_work
 from taskfit.strategy.contract import Prediction
 from taskfit.strategy.folder import new_folder
 from taskfit.strategy.manifest import Manifest, write_manifest
@@ -104,6 +104,7 @@ class EncoderPredictor:
 
         found: list[list[float]] = [[]] * len(texts)
         groups = split_by_length([len(ids) for ids in texts], TOKEN_BUDGET)
+        take_hidden_work(self.classifier)
         with torch.inference_mode():
             for group in groups:
                 batch = collate_texts([texts[index] for index in group], pad_id_of(self.model), self.model.device)
@@ -111,5 +112,5 @@ class EncoderPredictor:
                 for index, values in zip(group, logits.double().softmax(-1).tolist(), strict=True):
                     found[index] = values
         shapes = [[(len(texts[index]), 0) for index in group] for group in groups]
-        self._predict_work += batches_work(shapes, "encoder", gathers=True)
+        self._predict_work += batches_work(shapes, "encoder", gathers=True) + take_hidden_work(self.classifier)
         return found

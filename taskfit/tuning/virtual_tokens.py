@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from taskfit.errors import ConfigError
+from taskfit.models.work import Work
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import Architecture
@@ -44,6 +45,7 @@ class VirtualTokens(torch.nn.Module, ABC):
         self.encoder: torch.nn.Module | None = encoder
         self.table: torch.nn.Parameter | None = None
         self.tokens = tokens
+        self.hidden_work = Work()
         self._handles: list[Any] = []
 
     def vectors(self) -> Tensor:
@@ -72,6 +74,16 @@ class VirtualTokens(torch.nn.Module, ABC):
             handle.remove()
         self._handles = []
         delattr(module, _NAME)
+
+    def note(self, read: Tensor, *, is_start: bool) -> None:
+        """Count what these vectors add to a pass over ``read``, shape (rows, length, ...).
+
+        Each position sees them; where they go through the layers themselves (``is_start``), they see one another.
+        """
+        rows, length = read.shape[:2]
+        own = self.tokens * (self.tokens + 1) // 2 if is_start else 0
+        computed = rows * self.tokens if is_start else 0
+        self.hidden_work += Work(computed_tokens=computed, attended_pairs=rows * (length * self.tokens + own))
 
     @abstractmethod
     def hook(self, module: Any, architecture: Architecture) -> None:
@@ -121,6 +133,7 @@ class InputVectors(VirtualTokens):
     def _put_in(self, part: Any, inputs: Inputs) -> Inputs:
         self._cuts = not _is_going_on(inputs)
         _shift_positions(inputs, self.tokens)
+        self.note(_read(inputs), is_start=self._cuts)
         if not self._cuts:
             _widen_mask(inputs, self.tokens, rows_too=False, is_causal=self._is_causal)
             return inputs
@@ -187,6 +200,7 @@ class DeepVectors(VirtualTokens):
         read = _read(inputs)
         _shift_positions(inputs, self.tokens)
         is_start = not _is_going_on(inputs)
+        self.note(read, is_start=False)  # keys and values alone: seen, but not computed
         if is_start and inputs.get("attention_mask") is None and self._architecture == "decoder":
             inputs["attention_mask"] = torch.ones(read.shape[:2], dtype=torch.long, device=read.device)
         _widen_mask(inputs, self.tokens, rows_too=False, is_causal=True)
@@ -205,6 +219,7 @@ class DeepVectors(VirtualTokens):
 
     def _put_in_encoder(self, part: Any, inputs: Inputs) -> Inputs:
         read = _read(inputs)
+        self.note(read, is_start=False)
         self._current = self.keys_and_values(len(read), _dtype(part))
         mask = inputs.get("attention_mask")
         if mask is None:

@@ -7,10 +7,10 @@ from taskfit.errors import ConfigError
 
 
 def test_an_hour_of_a_device_is_its_power_with_server_and_building() -> None:
-    """700 W, nine tenths used, 1.2 for the server, 1.25 for the building."""
+    """700 W, 1.2 for the server, 1.25 for the building."""
     found = energy(1.0, 700.0, grid="france")
-    assert found.kwh == pytest.approx(0.945)
-    assert found.kg_co2e == pytest.approx(0.945 * grids()["france"] / 1000)
+    assert found.kwh == pytest.approx(1.05)
+    assert found.kg_co2e == pytest.approx(1.05 * grids()["france"] / 1000)
     assert energy(2.0, 700.0).kwh == pytest.approx(2 * found.kwh)
 
 
