@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskfit.tasks.task import Value
 
 __all__ = ["render_page"]
 
 
-def render_page(template: str, view: object) -> str:
-    """Return one self-contained page: no script, no network, light and dark, everything escaped.
+def render_page(
+    template: str, view: object, *, data: Mapping[str, Value] | None = None, scripts: Sequence[str] = ()
+) -> str:
+    """Return one self-contained page: no network, light and dark, everything escaped.
 
     Args:
         template: name of a template in this folder.
         view: what the template calls ``view``.
+        data: for the scripts, as JSON; the template calls it ``data``.
+        scripts: the only ones that a browser may run there; they must not hold ``</script``.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -23,4 +35,23 @@ def render_page(template: str, view: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(view=view) + "\n"
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "ensure_ascii": False}
+    return (
+        environment.get_template(template).render(
+            view=view,
+            data=data,
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts),
+        )
+        + "\n"
+    )
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Return what a browser may load and run: nothing but these scripts, known by their SHA-256."""
+    allowed = ["default-src 'none'", "style-src 'unsafe-inline'", "img-src data:"]
+    if scripts:
+        digests = (hashlib.sha256(script.encode("utf-8")).digest() for script in scripts)
+        named = " ".join(f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests)
+        allowed.append(f"script-src {named}")
+    return "; ".join(allowed)

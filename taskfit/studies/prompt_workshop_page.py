@@ -20,7 +20,7 @@ from taskfit.studies.prompt_workshop_words import (
     quality_columns,
     reasons,
 )
-from taskfit.studies.report_view import Confusion, confusion_of
+from taskfit.studies.confusion import Confusion, confusion_of
 from taskfit.studies.words import figure, metric_name
 
 if TYPE_CHECKING:
