@@ -53,7 +53,7 @@ def frame(width: int, height: int, *, description: str, parts: Mapping[str, Any]
     }
 
 
-def axis(scale: str, orient: str, title: str, **more: Any) -> Spec:  # passed on as they are to Vega
+def axis(scale: str, orient: str, title: str | Spec, **more: Any) -> Spec:  # passed on as they are to Vega
     """Return an axis with a thin grid; ``more`` goes before what is usual."""
     return {
         "scale": scale,
@@ -64,6 +64,7 @@ def axis(scale: str, orient: str, title: str, **more: Any) -> Spec:  # passed on
         "titlePadding": 8,
         "labelColor": "var(--soft)",
         "labelOverlap": True,
+        "labelSeparation": 10,
         "labelFlush": True,
         "labelPadding": 4,
         "grid": True,

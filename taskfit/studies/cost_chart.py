@@ -1,21 +1,19 @@
-"""The two charts of the choice: quality against total cost, and total cost against the rows to predict."""
+"""Quality against total cost, with intervals and the front of those that no other beats in both."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from taskfit.studies.charts import Spec, axis, frame, spread
+from taskfit.studies.charts import Spec, axis, frame
 
-__all__ = ["Figure", "Point", "cost_chart", "volume_chart"]
+__all__ = ["AMOUNT", "EDGE", "SMALLEST", "UPRIGHT", "Figure", "Point", "cost_chart", "hovering"]
 
-LOWEST_VOLUME, HIGHEST_VOLUME = 100, 10_000_000
-VOLUME_HEIGHT = 300
-"""Pixels of the chart of costs by volume, its axes included."""
+SMALLEST = 1e-9
+"""A cost of nothing, on an axis of powers of ten."""
 
-_SMALLEST = 1e-9  # a cost of nothing, on an axis of powers of ten
-_UPRIGHT: Spec = {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleX": -34, "titleY": -12}
+UPRIGHT: Spec = {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleX": -34, "titleY": -12}
+"""A vertical axis's title, lying above it."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,12 @@ def cost_chart(
         height: the same.
         is_live: with names beside the marks, which only a browser can place.
     """
-    title = f"unit_title + ' to fit and predict ' + format(volume, ',.3~r') + ' rows'"
+    title = "unit_title + ' to fit and predict ' + format(volume, ',.3~r') + ' rows'"
     signals = [
         {"name": "volume", "value": volume},
         {"name": "metric", "value": metric},
         {"name": "all", "value": False},
-        {"name": "hovered", "value": "", "on": _hovering("marks")},
+        {"name": "hovered", "value": "", "on": hovering("marks")},
         {"name": "falling", "value": list(falling)},
         {"name": "names", "value": dict(names)},
         {"name": "unit_title", "value": unit},
@@ -103,8 +101,8 @@ def cost_chart(
         },
     ]
     axes = [
-        axis("y", "left", {"signal": "names[metric]"}, **_UPRIGHT),
-        axis("x", "bottom", {"signal": title}, grid=False, values={"signal": _TICKS}, tickCount=40, encode=_AMOUNT),
+        axis("y", "left", {"signal": "names[metric]"}, **UPRIGHT),
+        axis("x", "bottom", {"signal": title}, grid=False, values={"signal": _TICKS}, tickCount=40, encode=AMOUNT),
     ]
     return frame(
         width,
@@ -122,12 +120,12 @@ def cost_chart(
 
 _AMOUNT_TEXT = (
     "sign + (datum.value >= 1000 ? format(datum.value, ',.0f') : "
-    "datum.value >= 0.00001 ? format(datum.value, '.6~f') : format(datum.value, '.1~e'))"
+    "datum.value >= 1e-7 ? format(datum.value, '.7~f') : format(datum.value, '.1~e'))"
 )
 _DECADES = [10.0**power for power in range(-9, 10)]
 _FIVES = [float(f"{digit}e{power}") for power in range(-9, 10) for digit in (1, 2, 5)]
 _TICKS = f"domain('x')[1] > 100 * domain('x')[0] ? {_DECADES} : {_FIVES}"
-_AMOUNT: Spec = {"labels": {"update": {"text": {"signal": _AMOUNT_TEXT}}}}
+AMOUNT: Spec = {"labels": {"update": {"text": {"signal": _AMOUNT_TEXT}}}}
 
 
 def _cost_data(points: Sequence[Point]) -> list[Spec]:
@@ -137,8 +135,11 @@ def _cost_data(points: Sequence[Point]) -> list[Spec]:
     window = {"type": "window", "sort": order, "ignorePeers": True}
     transform: list[Spec] = [
         {"type": "filter", "expr": f"datum.figures[metric] && ({shown})"},
-        {"type": "formula", "as": "cost", "expr": f"max({_SMALLEST}, datum.fit + volume * datum.row)"},
-        *({"type": "formula", "as": name, "expr": f"datum.figures[metric].{name}"} for name in ("value", "low", "high")),
+        {"type": "formula", "as": "cost", "expr": f"max({SMALLEST}, datum.fit + volume * datum.row)"},
+        *(
+            {"type": "formula", "as": name, "expr": f"datum.figures[metric].{name}"}
+            for name in ("value", "low", "high")
+        ),
         {"type": "formula", "as": "better", "expr": better},
         {**window, "ops": ["max"], "fields": ["better"], "as": ["best"], "frame": [None, 0]},
         {**window, "ops": ["lag"], "fields": ["best"], "params": [1], "as": ["before"]},
@@ -190,7 +191,7 @@ def _cap(end: str, stroke: Spec) -> Spec:
 
 _SHAPE = {"signal": "{recommended: 'diamond', over: 'square'}[datum.verdict] || 'circle'"}
 _FILL = {"signal": "{recommended: 'var(--accent)', tied: 'var(--ink)'}[datum.verdict] || 'var(--sheet)'"}
-_EDGE = {"signal": "datum.verdict == 'recommended' ? 'var(--accent)' : 'var(--ink)'"}
+EDGE = {"signal": "datum.verdict == 'recommended' ? 'var(--accent)' : 'var(--ink)'"}
 _ON_FILL = {"signal": "datum.verdict == 'recommended' || datum.verdict == 'tied' ? 'var(--sheet)' : 'var(--ink)'"}
 
 
@@ -200,7 +201,7 @@ def _symbol(at: Spec) -> Spec:
         "shape": _SHAPE,
         "size": {"signal": f"(datum.verdict == 'recommended' ? 640 : 300) * ({_IS_HOVERED} ? 1.4 : 1)"},
         "fill": _FILL,
-        "stroke": _EDGE,
+        "stroke": EDGE,
         "strokeWidth": {"signal": f"{_IS_HOVERED} ? 2.5 : 1.4"},
         "strokeDash": {"signal": "datum.verdict == 'over' ? [3, 2] : [1, 0]"},
         "tooltip": {"signal": "datum"},
@@ -249,123 +250,9 @@ def _name_marks() -> list[Spec]:
     ]
 
 
-def _hovering(marks: str) -> list[Spec]:
+def hovering(marks: str) -> list[Spec]:
+    """Return what sets the signal ``hovered`` to the key under the pointer."""
     return [
         {"events": f"@{marks}:pointerover", "update": "datum.key"},
         {"events": f"@{marks}:pointerout", "update": "''"},
     ]
-
-
-def volume_chart(
-    points: Sequence[Point], *, breaks: Sequence[int], volume: int, unit: str, width: int
-) -> Spec:
-    """Return total cost against the rows to predict, with the volumes at which another choice becomes cheaper.
-
-    Args:
-        points: candidates worth a line.
-        breaks: volumes where the choice changes.
-        volume: rows to predict, marked by a line that the page moves.
-        unit: of costs.
-        width: in pixels.
-    """
-    low, high = min(LOWEST_VOLUME, volume), max(HIGHEST_VOLUME, volume)
-    ends = [max(_SMALLEST, point.fit + high * point.row) for point in points]
-    costs = [min(max(_SMALLEST, point.fit + low * point.row) for point in points) / 1.5, max(ends) * 1.5]
-    signals: list[Spec] = [
-        {"name": "volume", "value": volume},
-        {"name": "hovered", "value": "", "on": _hovering("lines")},
-        {"name": "sign", "value": "$" if unit == "US dollars" else ""},
-    ]
-    steps: list[Spec] = [
-        {"type": "formula", "as": "power", "expr": "sequence(0, 1.001, 0.025)"},
-        {"type": "flatten", "fields": ["power"]},
-        {"type": "formula", "as": "rows", "expr": f"{low} * pow({high} / {low}, datum.power)"},
-        {"type": "formula", "as": "cost", "expr": f"max({_SMALLEST}, datum.fit + datum.rows * datum.row)"},
-    ]
-    values = [asdict(point) for point in points]
-    letters = [{"key": p.key, "verdict": p.verdict, "y": y} for p, y in zip(points, _apart(ends, costs), strict=True)]
-    scales = [
-        {"name": "x", "type": "log", "domain": [low, high], "range": "width"},
-        {"name": "y", "type": "log", "domain": costs, "range": "height"},
-    ]
-    title = f"total cost, {unit}"
-    axes = [
-        axis("y", "left", title, encode=_AMOUNT, **_UPRIGHT),
-        axis("x", "bottom", "rows to predict", grid=False, encode=_ROWS),
-    ]
-    data = [
-        {"name": "lines", "values": values, "transform": steps},
-        {"name": "ends", "values": letters},
-        {"name": "breaks", "values": [{"rows": rows} for rows in breaks]},
-    ]
-    marks = [_break_mark(), _volume_mark(), _line_groups(), _end_letters()]
-    description = f"Total cost against the rows to predict, one line a strategy; breaks at {len(breaks)} volumes."
-    parts = {"signals": signals, "data": data, "scales": scales, "axes": axes, "marks": marks}
-    return frame(width, VOLUME_HEIGHT, description=description, parts=parts)
-
-
-_ROWS_TEXT = "datum.value >= 1e6 ? format(datum.value / 1e6, '~r') + ' million' : format(datum.value, ',.0f')"
-_ROWS: Spec = {"labels": {"update": {"text": {"signal": _ROWS_TEXT}}}}
-_LETTER_PX = 14
-
-
-def _apart(ends: Sequence[float], costs: Sequence[float]) -> list[float]:
-    """Shares of the height, from the top, for letters that do not cover each other."""
-    low, high = map(math.log, costs)
-    tops = [(high - math.log(end)) / (high - low) for end in ends]
-    return spread(tops, _LETTER_PX / VOLUME_HEIGHT, 0.0, 1.0)
-
-
-def _break_mark() -> Spec:
-    encode = {
-        "x": {"scale": "x", "field": "rows"},
-        "y": {"value": 0},
-        "y2": {"signal": "height"},
-        "stroke": {"value": "var(--soft)"},
-        "strokeDash": {"value": [2, 3]},
-    }
-    return {"type": "rule", "from": {"data": "breaks"}, "interactive": False, "encode": {"update": encode}}
-
-
-def _volume_mark() -> Spec:
-    encode = {
-        "x": {"scale": "x", "signal": "volume"},
-        "y": {"value": 0},
-        "y2": {"signal": "height"},
-        "stroke": {"value": "var(--accent)"},
-        "strokeWidth": {"value": 2},
-    }
-    return {"type": "rule", "interactive": False, "encode": {"update": encode}}
-
-
-_IS_WORSE = "(datum.verdict == 'worse' || datum.verdict == 'over')"
-
-
-def _line_groups() -> Spec:
-    line = {
-        "x": {"scale": "x", "field": "rows"},
-        "y": {"scale": "y", "field": "cost"},
-        "stroke": _EDGE,
-        "strokeWidth": {"signal": f"hovered == datum.key ? 3.5 : datum.verdict == 'recommended' ? 2.5 : 1.5"},
-        "strokeDash": {"signal": f"{_IS_WORSE} ? [4, 3] : [1, 0]"},
-        "strokeOpacity": {"signal": f"{_IS_WORSE} ? 0.55 : 1"},
-        "tooltip": {"signal": "datum"},
-    }
-    return {
-        "type": "group",
-        "from": {"facet": {"name": "line", "data": "lines", "groupby": "key"}},
-        "marks": [{"type": "line", "name": "lines", "from": {"data": "line"}, "encode": {"update": line}}],
-    }
-
-
-def _end_letters() -> Spec:
-    encode = {
-        "x": {"signal": "width + 5"},
-        "y": {"signal": "datum.y * height"},
-        "text": {"field": "key"},
-        "baseline": {"value": "middle"},
-        "fontWeight": {"value": 700},
-        "fontSize": {"value": 11},
-        "fill": _EDGE,
-    }
-    return {"type": "text", "from": {"data": "ends"}, "interactive": False, "encode": {"update": encode}}

@@ -145,9 +145,17 @@
     say();
   }
 
+  // Paper has no button to press: what is folded away is opened for the print, and closed again.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = $$("details:not([open])");
+    folded.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => folded.forEach((one) => { one.open = false; }));
+
   // Rows: all those that strategies answer differently, by who is right and by a word in them.
   const list = $("#rows");
-  const SHOWN = 12;
+  const SHOWN = 9;
   let page = 0;
   const wanted = (row) => {
     const [right, wrong] = [$("#row-right").value, $("#row-wrong").value];
@@ -157,7 +165,9 @@
   };
   const card = (row) => {
     const made = element("article", undefined, "row");
-    made.append(element("p", row.text));
+    const text = element("p", `${row.text} `);
+    text.append(element("span", row.id, "soft"));
+    made.append(text);
     const answers = element("dl");
     answers.append(element("dt", "right"), element("dd", row.gold));
     row.said.forEach(([answer, right], at) => {

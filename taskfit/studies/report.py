@@ -9,14 +9,16 @@ from taskfit.studies.compare import Comparison, compare_study
 from taskfit.studies.folder import locked, write_text
 from taskfit.studies.page import render_page
 from taskfit.studies.recommend import Recommendation, recommend
-from taskfit.studies.report_data import page_data
+from taskfit.studies.report_data import page_data, report_json
 from taskfit.studies.report_markdown import markdown_report
 from taskfit.studies.report_view import ReportView, report_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["html_report", "markdown_report", "write_report"]
+    from taskfit.tasks.task import Value
+
+__all__ = ["html_report", "markdown_report", "read_report", "write_report"]
 
 _SCRIPT = Path(__file__).parent / "report.js"
 
@@ -35,13 +37,25 @@ def write_report(
         StudyError: there is no study, it is damaged, or another process works on it.
         ResourceError: the disk is full.
     """
-    comparison = compare_study(folder) if comparison is None else comparison
-    recommendation = recommend(comparison) if recommendation is None else recommendation
-    view = report_view(comparison, recommendation)
+    view = _view(folder, comparison, recommendation)
     with locked(folder):
         write_text(folder / "report.md", markdown_report(view))
         write_text(folder / "report.html", html_report(view))
     return folder / "report.html"
+
+
+def read_report(folder: Path) -> dict[str, Value]:
+    """Return a study's whole report as JSON values, see :func:`taskfit.studies.report_data.report_json`.
+
+    Raises:
+        StudyError: there is no study, or it is damaged.
+    """
+    return report_json(_view(folder, None, None))
+
+
+def _view(folder: Path, comparison: Comparison | None, recommendation: Recommendation | None) -> ReportView:
+    comparison = compare_study(folder) if comparison is None else comparison
+    return report_view(comparison, recommend(comparison) if recommendation is None else recommendation)
 
 
 def html_report(view: ReportView) -> str:

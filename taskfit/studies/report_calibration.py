@@ -94,7 +94,13 @@ def _diagram(name: str, bins: Sequence[ReliabilityBin], error: Interval) -> Spec
     line = {"x": {"scale": "x", "field": "at"}, "y": {"scale": "y", "field": "at"}}
     ideal = {**line, "stroke": {"value": "var(--soft)"}, "strokeDash": {"value": [4, 3]}}
     gap = {"x": x, "y": y, "y2": {"scale": "y", "field": "sure"}, "stroke": {"value": "var(--accent)"}}
-    dot = {"x": x, "y": y, "size": {"field": "size"}, "fill": {"value": "var(--accent)"}, "fillOpacity": {"value": 0.85}}
+    dot = {
+        "x": x,
+        "y": y,
+        "size": {"field": "size"},
+        "fill": {"value": "var(--accent)"},
+        "fillOpacity": {"value": 0.85},
+    }
     marks = [
         {"type": "line", "from": {"data": "ideal"}, "encode": {"update": ideal}},
         {"type": "rule", "from": {"data": "bins"}, "encode": {"update": gap}},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite, log10
 from typing import TYPE_CHECKING
 
 from taskfit.studies.charts import Spec, picture
-from taskfit.studies.cost_chart import Figure, Point, cost_chart, volume_chart
+from taskfit.studies.cost_chart import Figure, Point, cost_chart
 from taskfit.studies.report_calibration import has_probabilities
+from taskfit.studies.volume_chart import volume_chart, volume_range
 from taskfit.studies.words import metric_name
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Charts:
         points: one a candidate.
         cost_wide, cost_narrow, volume_wide, volume_narrow: SVG.
         cost, volume: specifications for the browser.
+        powers: least and most rows to predict, as powers of ten.
         has_smaller: whether some candidates are shown on demand only.
     """
 
@@ -45,11 +48,12 @@ class Charts:
     volume_narrow: str
     cost: Spec
     volume: Spec
+    powers: tuple[float, float]
     has_smaller: bool
 
 
 def charts_of(
-    comparison: Comparison, rows: Sequence[TableRow], main: set[str], choices: Sequence[Choice]
+    comparison: Comparison, rows: Sequence[TableRow], main: set[str], choices: Sequence[Choice], volume: int
 ) -> Charts | None:
     """Return the charts; None when nothing has finished.
 
@@ -58,6 +62,7 @@ def charts_of(
         rows: the table of candidates, in the order of the comparison.
         main: labels of the candidates that are always drawn.
         choices: which is recommended at which volumes.
+        volume: rows to predict.
     """
     from taskfit.evaluation.metrics import metric
 
@@ -79,7 +84,7 @@ def charts_of(
             metric=comparison.metric,
             names=names,
             falling=falling,
-            volume=comparison.volume,
+            volume=volume,
             unit=unit,
             width=size[0],
             height=size[1],
@@ -88,8 +93,9 @@ def charts_of(
 
     def costs(width: int) -> Spec:
         drawn = [point for point in points if point.is_main]
-        return volume_chart(drawn, breaks=breaks, volume=comparison.volume, unit=unit, width=width)
+        return volume_chart(drawn, breaks=breaks, volume=volume, unit=unit, width=width)
 
+    least, most = volume_range(volume)
     return Charts(
         unit=unit,
         metrics=names,
@@ -100,15 +106,14 @@ def charts_of(
         volume_narrow=picture(costs(_NARROW[0]), kind="narrow"),
         cost=cost(_WIDE, is_live=True),
         volume=costs(_WIDE[0]),
+        powers=(log10(least), log10(most)),
         has_smaller=not all(point.is_main for point in points),
     )
 
 
 def _point(row: TableRow, candidate: Candidate, unit: str, *, is_main: bool) -> Point:
     found = candidate.cost
-    fit, each = (
-        (found.usd_fit, found.usd_per_row) if unit == "US dollars" else (found.fit_s, found.latency_ms / 1000)
-    )
+    fit, each = (found.usd_fit, found.usd_per_row) if unit == "US dollars" else (found.fit_s, found.latency_ms / 1000)
     verdict = "over" if row.over_limits else row.verdict
     return Point(row.key, row.label, verdict, fit, each, is_main, _figures(candidate))
 
@@ -119,4 +124,5 @@ def _figures(candidate: Candidate) -> dict[str, Figure]:
     found = dict(candidate.metrics)
     if has_probabilities(candidate):
         found |= {name: metric_interval(name, candidate.runs) for name in _CALIBRATION if name not in found}
-    return {name: Figure(one.value, one.low, one.high) for name, one in found.items()}
+    figures = {name: Figure(one.value, one.low, one.high) for name, one in found.items()}
+    return {name: one for name, one in figures.items() if all(map(isfinite, (one.value, one.low, one.high)))}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from taskfit.studies.cost_chart import HIGHEST_VOLUME, LOWEST_VOLUME
 from taskfit.studies.recommend import recommend
+from taskfit.studies.volume_chart import volume_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,11 +45,11 @@ def choices_by_volume(comparison: Comparison, limits: Limits, volume: int) -> tu
         limits: that the choice respects.
         volume: the study's.
     """
-    low, high = min(LOWEST_VOLUME, volume), max(HIGHEST_VOLUME, volume)
+    low, high = volume_range(volume)
     edges = sorted({at for at in _turns(comparison.candidates, limits) if low < at < high})
     bounds = [low, *(int(at) + 1 for at in edges), high + 1]
     found: list[Choice] = []
-    for first, after in zip(bounds, bounds[1:], strict=False):
+    for first, after in pairwise(bounds):
         if first == after:
             continue
         chosen = recommend(comparison, round(sqrt(first * (after - 1))), limits).chosen

@@ -82,20 +82,18 @@ def curve_chart(curves: Sequence[Curve], metric: str, *, is_wide: bool) -> str:
     sizes = sorted({point.rows for curve in curves for point in curve.points})
     lows, highs = zip(*((p.low, p.high) for curve in curves for p in curve.points), strict=True)
     low, high = _domain(min(lows), max(highs))
-    ends = spread(
-        [(high - c.points[-1].value) / (high - low) for c in curves], _LABEL_PX / (height - 60), 0.0, 1.0
-    )
+    ends = spread([(high - c.points[-1].value) / (high - low) for c in curves], _LABEL_PX / (height - 60), 0.0, 1.0)
     values = [_record(place, curve, sizes) for place, curve in enumerate(curves)]
-    labels = [
-        {"text": f"{name}", "at": end, "place": i} for i, (name, end) in enumerate(zip(names, ends, strict=True))
-    ]
+    labels = [{"text": f"{name}", "at": end, "place": i} for i, (name, end) in enumerate(zip(names, ends, strict=True))]
     inner: Spec = {"signal": f"width - {room:.0f}"}
     scales = [
         {"name": "x", "type": "log", "domain": _stretched(sizes), "range": [0, inner]},
         {"name": "y", "domain": [low, high], "range": "height"},
     ]
     axes = [
-        axis("y", "left", metric, titleAnchor="end", titleAngle=0, titleAlign="left", titleX=-28, titleY=-12, grid=False),
+        axis(
+            "y", "left", metric, titleAnchor="end", titleAngle=0, titleAlign="left", titleX=-28, titleY=-12, grid=False
+        ),
         axis("x", "bottom", "training rows", grid=False, values=sizes, format=",", labelOverlap=False),
     ]
     data = [

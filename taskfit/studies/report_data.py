@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from taskfit.studies.report_rows import rows_data
@@ -44,7 +45,7 @@ def report_json(view: ReportView) -> dict[str, Value]:
         ``trials``; ``failures``; ``skipped``; ``losses``; ``methods`` and ``references``.
     """
     found = view.recommendation
-    return {
+    values: dict[str, Value] = {
         "format": FORMAT,
         "task": view.title,
         "recommendation": {
@@ -73,6 +74,18 @@ def report_json(view: ReportView) -> dict[str, Value]:
         "methods": [*view.methods],
         "references": [*view.references],
     }
+    return {name: finite(value) for name, value in values.items()}
+
+
+def finite(value: Value) -> Value:
+    """Return the value with null for what JSON cannot hold: an interval may have no end."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value
 
 
 def _without_pictures(record: dict[str, Value]) -> dict[str, Value]:

@@ -56,15 +56,19 @@ def _choices(view: ReportView) -> list[str]:
 
 def _curves(view: ReportView) -> list[str]:
     points = [(curve.label, point) for curve in view.curves if curve.needs_rows for point in curve.points]
-    rows = [
-        [label, f"{p.rows:,}", figure(p.value), f"{figure(p.low)} to {figure(p.high)}"] for label, p in points
-    ]
+    rows = [[label, f"{p.rows:,}", figure(p.value), f"{figure(p.low)} to {figure(p.high)}"] for label, p in points]
     return _table(["strategy", "training rows", view.metric, "95 % interval"], rows)
 
 
 def _forgetting(view: ReportView) -> list[str]:
     rows = [
-        [one.label, part.name, f"{part.before:.3f}", f"{part.after:.3f}", f"{part.loss:+.3f} ({part.low:+.3f} to {part.high:+.3f})"]
+        [
+            one.label,
+            part.name,
+            f"{part.before:.3f}",
+            f"{part.after:.3f}",
+            f"{part.loss:+.3f} ({part.low:+.3f} to {part.high:+.3f})",
+        ]
         for one in view.forgetting
         for part in one.parts
     ]

@@ -18,15 +18,17 @@ _WORKS = {
     "Miller 1974": "Miller, R. G. The jackknife: a review. Biometrika 61.",
     "Fisher 1935": "Fisher, R. A. The Design of Experiments. Oliver and Boyd.",
     "Noreen 1989": "Noreen, E. W. Computer-Intensive Methods for Testing Hypotheses. Wiley.",
-    "Holm 1979": "Holm, S. A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6.",
+    "Holm 1979": "Holm, S. A simple sequentially rejective multiple test procedure. Scand. J. Statistics 6.",
     "Tsamardinos, Greasidou and Borboudakis 2018": (
         "Tsamardinos, I., Greasidou, E. and Borboudakis, G. Bootstrapping the out-of-sample predictions for efficient "
         "and accurate cross-validation. Machine Learning 107."
     ),
-    "Connor 1987": "Connor, R. J. Sample size for testing differences in proportions for the paired-sample design. Biometrics 43.",
+    "Connor 1987": (
+        "Connor, R. J. Sample size for testing differences in proportions for the paired-sample design. Biometrics 43."
+    ),
     "Guo et al. 2017": "Guo, C. et al. On calibration of modern neural networks. ICML.",
-    "Brier 1950": "Brier, G. W. Verification of forecasts expressed in terms of probability. Monthly Weather Review 78.",
-    "Geifman and El-Yaniv 2017": "Geifman, Y. and El-Yaniv, R. Selective classification for deep neural networks. NeurIPS.",
+    "Brier 1950": "Brier, G. W. Verification of forecasts expressed in terms of probability. Mon. Weather Rev. 78.",
+    "Geifman and El-Yaniv 2017": "Geifman, Y. and El-Yaniv, R. Selective classification for deep networks. NeurIPS.",
 }
 """The works behind the statistics; those behind a strategy are named with it."""
 
@@ -69,8 +71,8 @@ def _data(comparison: Comparison) -> str:
     return (
         f"All strategies were fitted and tested on the same rows of the task {definition.name} "
         f"({definition.kind}; {split} rows; fingerprint {comparison.study.plan.task_fingerprint[:16]}). "
-        "Training rows fit, validation rows choose (prompts, worked examples, steps of training, calibration), and each "
-        "fitted predictor answered the test rows once."
+        "Training rows fit, validation rows choose (prompts, worked examples, steps of training, calibration), and "
+        "each fitted predictor answered the test rows once."
     )
 
 
@@ -105,8 +107,8 @@ def _figures(comparison: Comparison) -> str:
     names = ", ".join(metric_name(name) for name in comparison.definition.metrics)
     return (
         f"Figures ({names}; the first decides) are means over seeds, with 95 % intervals over rows and seeds together: "
-        "Wilson's for the share of right rows of a single run (Wilson 1927), otherwise the jackknife on the logit scale "
-        "(Tukey 1958; Miller 1974), whose coverage was checked by simulation."
+        "Wilson's for the share of right rows of a single run (Wilson 1927), otherwise the jackknife on the logit "
+        "scale (Tukey 1958; Miller 1974), whose coverage was checked by simulation."
     )
 
 
@@ -117,12 +119,12 @@ def _tests(comparison: Comparison) -> str:
     power = (
         ""
         if detectable is None
-        else f" With {count(comparison.rows, 'test row')}, a difference in accuracy of {points(detectable)} can be shown "
-        "with 80 % power (Connor 1987)."
+        else f" With {count(comparison.rows, 'test row')}, a difference in accuracy of {points(detectable)} can be "
+        "shown with 80 % power (Connor 1987)."
     )
     return (
-        "Each strategy was compared with the best one, row by row, by a permutation test that swaps the two answers to a "
-        "row (Fisher 1935; Noreen 1989) and carries the variance between seeds; p-values were adjusted for all "
+        "Each strategy was compared with the best one, row by row, by a permutation test that swaps the two answers to "
+        "a row (Fisher 1935; Noreen 1989) and carries the variance between seeds; p-values were adjusted for all "
         f"comparisons (Holm 1979). Two are told apart when p is below {LEVEL:g} and the interval of their difference "
         "leaves out 0. The best one's figure was corrected for having been picked: chosen on resampled rows, scored on "
         f"the rows left out (Tsamardinos, Greasidou and Borboudakis 2018).{power}"

@@ -10,6 +10,8 @@ from taskfit.studies.spec import short_names
 from taskfit.studies.words import bytes_text, metric_name, money
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taskfit.studies.candidate import Candidate
     from taskfit.studies.compare import Comparison
     from taskfit.studies.result import TrialResult

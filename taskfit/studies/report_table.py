@@ -100,7 +100,9 @@ def trial_cells(comparison: Comparison) -> tuple[tuple[Cell, ...], ...]:
     for candidate in comparison.candidates:
         for result in candidate.results:
             spec = result.spec
-            size = Cell("all", float("1e12")) if spec.train_rows is None else Cell(str(spec.train_rows), spec.train_rows)
+            size = (
+                Cell("all", float("1e12")) if spec.train_rows is None else Cell(str(spec.train_rows), spec.train_rows)
+            )
             rows.append(
                 (
                     Cell(spec.strategy),

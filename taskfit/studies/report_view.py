@@ -67,6 +67,7 @@ class ReportView:
         facts: what was run, as pairs of name and text.
         methods, references: for a paper.
         losses: answers that could not be read, and worked examples without room.
+        absent: sections that the study has no data for, in words.
     """
 
     title: str
@@ -96,6 +97,7 @@ class ReportView:
     methods: tuple[str, ...]
     references: tuple[str, ...]
     losses: tuple[Losses, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def key_of(self, label: str) -> str:
         """Return the letters that stand for a candidate."""
@@ -108,7 +110,9 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
     keys = {row.label: row.key for row in rows}
     main = main_candidates(comparison, recommendation)
     keyed = [(keys[candidate.label], candidate) for candidate in main]
-    first = {c.label: read_trial_predictions(comparison.study.folder, c.results[0].spec.id) for c in comparison.candidates}
+    first = {
+        c.label: read_trial_predictions(comparison.study.folder, c.results[0].spec.id) for c in comparison.candidates
+    }
     chosen, curves = recommendation.chosen, learning_curves(comparison)
     choices = () if chosen is None else choices_by_volume(comparison, recommendation.limits, recommendation.volume)
     shown = {candidate.label: keys[candidate.label] for candidate in main}
@@ -120,7 +124,7 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         title=comparison.definition.name,
         recommendation=recommendation,
         metric=metric_name(comparison.metric),
-        charts=charts_of(comparison, rows, set(shown), choices),
+        charts=charts_of(comparison, rows, set(shown), choices, recommendation.volume),
         choices=choices,
         rows=rows,
         verdicts=VERDICTS,
@@ -144,7 +148,19 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         methods=methods,
         references=references(methods),
         losses=losses_of(comparison.candidates, first),
+        absent=()
+        if not rows
+        else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels))),
     )
+
+
+def _absent(*, curves: bool, forgetting: bool, panels: bool) -> list[str]:
+    missing = {
+        "Learning curves: all trials had as many training rows; --train-sizes 32,128,all draws them.": curves,
+        "Forgetting: no trial of this study measured it.": forgetting,
+        "Calibration: no strategy gave a probability for every row.": panels,
+    }
+    return [sentence for sentence, is_there in missing.items() if not is_there]
 
 
 def main_candidates(comparison: Comparison, recommendation: Recommendation) -> list[Candidate]:
