@@ -225,7 +225,7 @@ def _letter(at: Spec) -> Spec:
 
 def _name_marks() -> list[Spec]:
     style = {
-        "text": {"field": "datum.label"},
+        "text": {"signal": "width < 460 ? '' : datum.datum.label"},
         "fill": {"value": "var(--ink)"},
         "fontWeight": {"signal": "datum.datum.verdict == 'recommended' ? 700 : 400"},
         "stroke": {"value": "var(--sheet)"},

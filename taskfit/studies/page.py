@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ __all__ = ["render_page"]
 
 
 def render_page(
-    template: str, view: object, *, data: Mapping[str, Value] | None = None, scripts: Sequence[str] = ()
+    template: str, view: object, *, data: Mapping[str, Value] | None = None, script: str = "", library: str = ""
 ) -> str:
     """Return one self-contained page: no network, light and dark, everything escaped.
 
@@ -23,7 +24,8 @@ def render_page(
         template: name of a template in this folder.
         view: what the template calls ``view``.
         data: for the scripts, as JSON; the template calls it ``data``.
-        scripts: the only ones that a browser may run there; they must not hold ``</script``.
+        script: the page's own; it must not hold ``</script``.
+        library: what the script unpacks and runs; the template calls it ``packed``. A browser runs these two alone.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -40,11 +42,17 @@ def render_page(
         environment.get_template(template).render(
             view=view,
             data=data,
-            scripts=[Markup(script) for script in scripts],
-            policy=_policy(scripts),
+            script=Markup(script),
+            packed=_packed(library),
+            policy=_policy([text for text in (script, library) if text]),
         )
         + "\n"
     )
+
+
+def _packed(text: str) -> str:
+    """Return a text as gzip in base64; the same text always gives the same letters."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
 
 
 def _policy(scripts: Sequence[str]) -> str:

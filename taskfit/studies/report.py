@@ -14,8 +14,6 @@ from taskfit.studies.report_markdown import markdown_report
 from taskfit.studies.report_view import ReportView, report_view
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from taskfit.tasks.task import Value
 
 __all__ = ["html_report", "markdown_report", "read_report", "write_report"]
@@ -66,5 +64,7 @@ def html_report(view: ReportView) -> str:
     """
     from taskfit.studies.charts import library
 
-    scripts: Sequence[str] = (library(), _SCRIPT.read_text(encoding="utf-8")) if view.charts is not None else ()
-    return render_page("report.html.jinja", view, data=page_data(view), scripts=scripts)
+    if view.charts is None:
+        return render_page("report.html.jinja", view)
+    script = _SCRIPT.read_text(encoding="utf-8")
+    return render_page("report.html.jinja", view, data=page_data(view), script=script, library=library())

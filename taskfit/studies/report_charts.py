@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Charts", "charts_of"]
 
 _WIDE, _NARROW = (880, 440), (400, 380)
+_BESIDE = 560
 _CALIBRATION = ("ece_10", "brier", "nll")
 
 
@@ -102,10 +103,10 @@ def charts_of(
         points=points,
         cost_wide=picture(cost(_WIDE, is_live=False), kind="wide"),
         cost_narrow=picture(cost(_NARROW, is_live=False), kind="narrow"),
-        volume_wide=picture(costs(_WIDE[0]), kind="wide"),
+        volume_wide=picture(costs(_BESIDE), kind="wide"),
         volume_narrow=picture(costs(_NARROW[0]), kind="narrow"),
         cost=cost(_WIDE, is_live=True),
-        volume=costs(_WIDE[0]),
+        volume=costs(_BESIDE),
         powers=(log10(least), log10(most)),
         has_smaller=not all(point.is_main for point in points),
     )

@@ -16,7 +16,7 @@ __all__ = ["Curve", "CurvePoint", "curve_chart", "learning_curves"]
 
 _LABEL_PX = 15
 _CHARACTER_PX = 6.6
-_DASHES = ([1, 0], [7, 3], [2, 3], [8, 3, 2, 3])
+_DASHES = ([1, 0], [8, 4], [10, 3, 3, 3], [5, 5])
 
 
 @dataclass(frozen=True)

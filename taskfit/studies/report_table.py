@@ -61,7 +61,7 @@ def candidate_cells(row: TableRow, metrics: Sequence[str]) -> tuple[Cell, ...]:
         metrics: the task's; the first decides.
     """
     amounts = (row.usd_total, row.usd_fit, row.usd_per_thousand_rows)
-    latency = f"{row.latency_ms:.2g} ms" if row.latency_ms < 1000 else seconds(row.latency_ms / 1000)
+    latency = seconds(row.latency_ms / 1000) if row.latency_ms >= 1000 else _milliseconds(row.latency_ms)
     memory = f"{bytes_text(row.fit_memory_bytes)} / {bytes_text(row.predict_memory_bytes)}"
     operations = f"{_operations(row.flops_fit)} / {_operations(row.flops_per_row)}"
     return (
@@ -123,6 +123,10 @@ def _difference(row: TableRow) -> str:
     low, high = 100 * row.difference_low, 100 * row.difference_high
     odds = "" if row.p_value is None else (", p < 0.001" if row.p_value < 0.001 else f", p = {row.p_value:.2g}")
     return f"{100 * row.difference:+.1f} ({low:+.1f} to {high:+.1f}{odds})".replace("-", "−")
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.2g} ms" if value < 10 else f"{value:.0f} ms"
 
 
 def _operations(flops: float | None) -> str:

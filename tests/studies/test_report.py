@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ import pytest
 from taskfit.errors import StudyError
 from taskfit.evaluation.calibration import reliability
 from taskfit.evaluation.intervals import metric_interval
+from taskfit.studies.charts import library
 from taskfit.studies.compare_study import open_study
 from taskfit.studies.recommend import recommend
 from taskfit.studies.report import html_report, markdown_report, read_report, write_report
@@ -89,8 +91,10 @@ def test_page_runs_its_own_scripts_alone(finished_study):
     page = finished_study.report_path.read_text()
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1].replace("&#39;", "'")
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    packed = re.search(r'id="library">(.*?)</script>', page, flags=re.DOTALL)[1]
+    scripts.append(gzip.decompress(base64.b64decode(packed)).decode())
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    assert len(scripts) == 2 and policy.startswith("default-src 'none'")
+    assert len(scripts) == 2 and scripts[1] == library() and policy.startswith("default-src 'none'")
     assert policy.endswith("script-src " + " ".join(f"'sha256-{digest}'" for digest in digests))
     assert json.loads(re.search(r'id="study">(.*?)</script>', page, flags=re.DOTALL)[1])["volume"] == 5000
 

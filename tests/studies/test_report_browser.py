@@ -206,5 +206,5 @@ def test_hostile_texts_do_not_run(opened, sized_study, tmp_path):
     page.locator("#chart-cost g.mark-symbol.marks path").first.hover(force=True)
     page.locator("#row-on").click()
     assert page.evaluate("window.hacked") is None and page.complaints == []
-    assert page.locator("img").count() == 0 and page.locator("script").count() == 3
+    assert page.locator("img").count() == 0 and page.locator("script").count() == 4
     assert re.search(r"<img src=x onerror=", page.locator(".tip").inner_text())
