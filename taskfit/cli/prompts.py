@@ -125,7 +125,7 @@ def _print(found: Workshop) -> None:
 
 
 def _row_lines(row: OddRow) -> tuple[str, str]:
-    from taskfit.studies.report_view import cut_text
+    from taskfit.studies.report_rows import cut_text
 
     said = ", ".join(f"{one.key} {one.answer}" for one in row.said)
     return f"  {row.row_id}  {cut_text(row.text, _MOST_TEXT)}", f"      right: {row.gold}; said: {said}"

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from taskfit.cli.output import print_data
+from taskfit.cli.output import print_data, print_json
 
 __all__ = ["report"]
 
 
-def report(study: Annotated[Path, typer.Argument(help="A study folder.")]) -> None:
+def report(
+    study: Annotated[Path, typer.Argument(help="A study folder.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole report as JSON instead of the page's path.")
+    ] = False,
+) -> None:
     """Write report.html and report.md of a study folder again, from what it holds."""
-    from taskfit.studies.report import write_report
+    from taskfit.studies.report import read_report, write_report
 
-    print_data(str(write_report(study)))
+    path = write_report(study)
+    if as_json:
+        print_json(read_report(study))
+    else:
+        print_data(str(path))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, cast
 
+from taskfit.studies.confusion import Confusion, confusion_of
 from taskfit.studies.folder import write_json, write_text
 from taskfit.studies.interval_bar import Scale, interval_bar, scale_of
 from taskfit.studies.page import render_page
@@ -20,7 +21,6 @@ from taskfit.studies.prompt_workshop_words import (
     quality_columns,
     reasons,
 )
-from taskfit.studies.report_view import Confusion, confusion_of
 from taskfit.studies.words import figure, metric_name
 
 if TYPE_CHECKING:

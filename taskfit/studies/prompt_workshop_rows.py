@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskfit.strategy.predictor import example_text
-from taskfit.studies.report_view import Said, cut_text
+from taskfit.studies.report_rows import Said, cut_text
 
 if TYPE_CHECKING:
     from taskfit.evaluation.outcomes import Outcomes

@@ -1,16 +1,24 @@
-"""Writes ``report.html`` and ``report.md``: pure functions of a study's folder."""
+"""Writes ``report.html`` and ``report.md``, and says the same as JSON: pure functions of a study's folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskfit.studies.compare import Comparison, compare_study
 from taskfit.studies.folder import locked, write_text
 from taskfit.studies.page import render_page
 from taskfit.studies.recommend import Recommendation, recommend
+from taskfit.studies.report_data import page_data, report_json
+from taskfit.studies.report_markdown import markdown_report
 from taskfit.studies.report_view import ReportView, report_view
 
-__all__ = ["html_report", "markdown_report", "write_report"]
+if TYPE_CHECKING:
+    from taskfit.tasks.task import Value
+
+__all__ = ["html_report", "markdown_report", "read_report", "write_report"]
+
+_SCRIPT = Path(__file__).parent / "report.js"
 
 
 def write_report(
@@ -27,52 +35,36 @@ def write_report(
         StudyError: there is no study, it is damaged, or another process works on it.
         ResourceError: the disk is full.
     """
-    comparison = compare_study(folder) if comparison is None else comparison
-    recommendation = recommend(comparison) if recommendation is None else recommendation
-    view = report_view(comparison, recommendation)
+    view = _view(folder, comparison, recommendation)
     with locked(folder):
         write_text(folder / "report.md", markdown_report(view))
         write_text(folder / "report.html", html_report(view))
     return folder / "report.html"
 
 
+def read_report(folder: Path) -> dict[str, Value]:
+    """Return a study's whole report as JSON values, see :func:`taskfit.studies.report_data.report_json`.
+
+    Raises:
+        StudyError: there is no study, or it is damaged.
+    """
+    return report_json(_view(folder, None, None))
+
+
+def _view(folder: Path, comparison: Comparison | None, recommendation: Recommendation | None) -> ReportView:
+    comparison = compare_study(folder) if comparison is None else comparison
+    return report_view(comparison, recommend(comparison) if recommendation is None else recommendation)
+
+
 def html_report(view: ReportView) -> str:
-    """Return one self-contained page: no script, no network, light and dark, everything escaped."""
-    return render_page("report.html.jinja", view)
+    """Return one self-contained page: no network, light and dark, everything escaped.
 
+    Its scripts are named to the browser by their digests, so that no other runs; without them the page shows the same
+    figures as pictures and tables.
+    """
+    from taskfit.studies.charts import library
 
-def markdown_report(view: ReportView) -> str:
-    """Return the verdict, the table and what was run, as Markdown."""
-    recommendation = view.recommendation
-    lines = [f"# {_plain(view.title)}: which strategy?", "", f"**{_plain(recommendation.verdict)}**", ""]
-    lines += [f"- {_plain(sentence)}" for sentence in (*recommendation.reasons, *recommendation.caveats)]
-    if view.cells:
-        verdicts = [view.verdicts[row.verdict] for row in view.rows]
-        rows = [(*cells[:2], verdict, *cells[2:]) for cells, verdict in zip(view.cells, verdicts, strict=True)]
-        lines += ["", "## Strategies", "", *_table((*view.columns[:2], "verdict", *view.columns[2:]), rows)]
-    for title, entries in (("Did not finish", view.failures), ("Left out", view.skipped)):
-        if entries:
-            lines += ["", f"## {title}", "", *(f"- {_plain(name)}: {_plain(why)}" for name, why in entries)]
-    if view.losses:
-        lines += [
-            "",
-            "## What got lost",
-            "",
-            *(f"- {_plain(one.candidate)}: {_plain(one.line)}" for one in view.losses),
-        ]
-    lines += ["", "## What was run", "", *(f"- {name}: {_plain(text)}" for name, text in view.facts)]
-    lines += ["", "## Trials", "", *_table(view.trial_columns, view.trials)]
-    return "\n".join(lines) + "\n"
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]] | tuple[tuple[str, ...], ...]) -> list[str]:
-    head = [f"| {' | '.join(column or 'key' for column in columns)} |", f"|{'---|' * len(columns)}"]
-    return head + [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows]
-
-
-def _plain(text: str) -> str:
-    """Keep a text on its line and in its cell, and its signs from being read as Markdown or HTML."""
-    flat = " ".join(text.split()).replace("\\", "\\\\")
-    for sign in "|<*_`[":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
+    if view.charts is None:
+        return render_page("report.html.jinja", view)
+    script = _SCRIPT.read_text(encoding="utf-8")
+    return render_page("report.html.jinja", view, data=page_data(view), script=script, library=library())

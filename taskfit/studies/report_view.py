@@ -1,82 +1,50 @@
-"""What the report shows, gathered from a study's folder: figures as text, rows where candidates disagree, prompts."""
+"""Everything the report shows, gathered from a study's folder: texts, plain records and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskfit.studies.confusion import Confusion, confusion_of
+from taskfit.studies.interval_bar import scale_of
 from taskfit.studies.losses import Losses, losses_of
-from taskfit.studies.plot import Point, cost_plot
-from taskfit.studies.result import read_trial_predictions, trial_folder
-from taskfit.studies.spec import short_names
+from taskfit.studies.report_calibration import Panel, calibration_panels
+from taskfit.studies.report_charts import Charts, charts_of
+from taskfit.studies.report_choices import Choice, choices_by_volume
+from taskfit.studies.report_curves import Curve, curve_chart, learning_curves
+from taskfit.studies.report_forgetting import Forgotten, forgetting_of
+from taskfit.studies.report_methods import methods_text, references
+from taskfit.studies.report_rows import Disagreement, disagreements
+from taskfit.studies.report_run import Recipe, facts_of, failures_of, recipes_of, skipped_of
+from taskfit.studies.report_table import (
+    Cell,
+    Column,
+    candidate_cells,
+    candidate_columns,
+    strip_of,
+    trial_cells,
+    trial_columns,
+)
+from taskfit.studies.result import read_trial_predictions
 from taskfit.studies.table import TableRow, table_of
-from taskfit.studies.test_rows import TestRow, read_test_rows
-from taskfit.studies.words import bytes_text, figure, metric_name, money, seconds
+from taskfit.studies.test_rows import read_test_rows
+from taskfit.studies.words import metric_name
 
 if TYPE_CHECKING:
-    from taskfit.evaluation.outcomes import Outcomes
     from taskfit.studies.candidate import Candidate
     from taskfit.studies.compare import Comparison
-    from taskfit.studies.predictions import StoredPrediction
     from taskfit.studies.recommend import Recommendation
-    from taskfit.studies.result import TrialResult
-    from taskfit.studies.spec import Price
-    from taskfit.tasks.task import Value
 
-__all__ = ["Confusion", "Disagreement", "ReportView", "Said", "confusion_of", "cut_text", "report_view"]
+__all__ = ["VERDICTS", "ReportView", "report_view"]
 
-_MOST_LABELS = 12
-_MOST_ROWS = 8
-_MOST_TEXT = 400
-_MOST_ANSWER = 160
-_MOST_PROMPT = 4000
-
-_VERDICTS = {
+VERDICTS = {
     "recommended": "◆ recommended",
     "tied": "● cannot be told apart from the best",
     "worse": "○ worse than the best",
+    "over": "□ over a limit",
     "unranked": "○ not ranked",
 }
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """How often each right label was answered with each label, all seeds together.
-
-    Attributes:
-        answers: the labels, and "(none)" where some answers could not be parsed.
-        counts: one row a right label, in the order of ``labels``.
-    """
-
-    candidate: str
-    labels: tuple[str, ...]
-    answers: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Said:
-    """One candidate's answer to one row; its first seed's.
-
-    Attributes:
-        is_right: None for generated text, which is more or less right.
-    """
-
-    key: str
-    answer: str
-    is_right: bool | None
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """A test row that candidates answer differently."""
-
-    row_id: str
-    text: str
-    gold: str
-    said: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -84,293 +52,129 @@ class ReportView:
     """Everything on the page, as text or plain records.
 
     Attributes:
-        is_priced: false when the machine costs nothing: seconds stand in for money.
-        plot_wide, plot_narrow: SVG; empty when nothing has finished.
-        columns, cells: the table of candidates: heads, and one row of texts each.
-        trials: heads and rows of the table of trials.
-        facts: what exactly was run, as pairs of name and text.
-        prompts: candidate to one rendered prompt.
-        notes: candidate to what its strategy reported while fitting.
+        charts: quality against cost, and cost against volume; None when nothing has finished.
+        choices: which candidate is recommended at which volumes; empty when nothing is.
+        rows: one record a candidate, the best first.
+        verdicts: verdict to the words for it.
+        columns, cells, strips: the table of candidates: headings, cells, and each one's interval as SVG.
+        trial_columns, trials: the table of trials.
+        curve_wide, curve_narrow: SVG of the learning curves; empty where there is one training size.
+        forgetting: empty where no trial measured it.
+        panels: calibration of those that give probabilities.
+        disagreements: rows that the candidates of ``shown`` answer differently.
+        shown: key to label of the candidates whose answers are shown: one a strategy and model.
+        recipes: how each candidate was made.
+        facts: what was run, as pairs of name and text.
+        methods, references: for a paper.
         losses: answers that could not be read, and worked examples without room.
+        absent: sections that the study has no data for, in words.
     """
 
     title: str
     recommendation: Recommendation
     metric: str
-    is_priced: bool
-    plot_wide: str
-    plot_narrow: str
+    charts: Charts | None
+    choices: tuple[Choice, ...]
     rows: tuple[TableRow, ...]
     verdicts: Mapping[str, str]
-    columns: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-    trial_columns: tuple[str, ...]
-    trials: tuple[tuple[str, ...], ...]
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    strips: tuple[str, ...]
+    trial_columns: tuple[Column, ...]
+    trials: tuple[tuple[Cell, ...], ...]
     failures: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
+    curves: tuple[Curve, ...]
+    curve_wide: str
+    curve_narrow: str
+    forgetting: tuple[Forgotten, ...]
+    panels: tuple[Panel, ...]
     confusion: Confusion | None
     disagreements: tuple[Disagreement, ...]
+    shown: Mapping[str, str]
+    recipes: tuple[Recipe, ...]
     facts: tuple[tuple[str, str], ...]
-    prompts: Mapping[str, str]
-    notes: Mapping[str, tuple[str, ...]]
+    methods: tuple[str, ...]
+    references: tuple[str, ...]
     losses: tuple[Losses, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def key_of(self, label: str) -> str:
+        """Return the letters that stand for a candidate."""
+        return next(row.key for row in self.rows if row.label == label)
 
 
 def report_view(comparison: Comparison, recommendation: Recommendation) -> ReportView:
     """Gather what the report shows; it depends on the study's folder alone."""
-    rows = table_of(comparison, recommendation)
-    folder = comparison.study.folder
-    is_priced = all(row.usd_total > 0 for row in rows)
-    first = {c.label: read_trial_predictions(folder, c.results[0].spec.id) for c in comparison.candidates}
-    test = read_test_rows(folder)
+    rows, metrics = table_of(comparison, recommendation), comparison.definition.metrics
+    keys = {row.label: row.key for row in rows}
+    main = main_candidates(comparison, recommendation)
+    keyed = [(keys[candidate.label], candidate) for candidate in main]
+    first = {
+        c.label: read_trial_predictions(comparison.study.folder, c.results[0].spec.id) for c in comparison.candidates
+    }
+    chosen, curves = recommendation.chosen, learning_curves(comparison)
+    choices = () if chosen is None else choices_by_volume(comparison, recommendation.limits, recommendation.volume)
+    shown = {candidate.label: keys[candidate.label] for candidate in main}
+    panels, forgetting = calibration_panels(keyed), forgetting_of(keyed)
+    methods = methods_text(comparison, has_calibration=bool(panels), has_forgetting=bool(forgetting))
+    scale = scale_of([end for row in rows for end in (row.low, row.high)]) if rows else None
+    seeds = [[r.metrics[comparison.metric] for r in c.results] for c in comparison.candidates]
     return ReportView(
         title=comparison.definition.name,
         recommendation=recommendation,
         metric=metric_name(comparison.metric),
-        is_priced=is_priced,
-        plot_wide=_plot(comparison, rows, "wide", is_priced),
-        plot_narrow=_plot(comparison, rows, "narrow", is_priced),
+        charts=charts_of(comparison, rows, set(shown), choices, recommendation.volume),
+        choices=choices,
         rows=rows,
-        verdicts=_VERDICTS,
-        columns=_columns(comparison, recommendation),
-        cells=tuple(_cells(row, comparison) for row in rows),
-        trial_columns=("strategy", "model", "training rows", "seed", metric_name(comparison.metric), "seconds", "id"),
-        trials=tuple(_trial(r, c, comparison) for c in comparison.candidates for r in c.results),
-        failures=tuple((r.spec.label, _failure(r)) for r in comparison.failures),
-        skipped=_skipped(comparison),
-        confusion=None
-        if recommendation.chosen is None
-        else confusion_of(recommendation.chosen.label, comparison.definition.labels, recommendation.chosen.runs),
-        disagreements=_disagreements(comparison, rows, first, test),
-        facts=_facts(comparison),
-        prompts=_prompts(comparison),
-        notes={c.label: c.results[0].notes for c in comparison.candidates if c.results[0].notes},
+        verdicts=VERDICTS,
+        columns=candidate_columns(comparison, recommendation.volume),
+        cells=tuple(candidate_cells(row, metrics) for row in rows),
+        strips=() if scale is None else tuple(strip_of(row, s, scale) for row, s in zip(rows, seeds, strict=True)),
+        trial_columns=trial_columns(comparison),
+        trials=trial_cells(comparison),
+        failures=failures_of(comparison),
+        skipped=skipped_of(comparison),
+        curves=curves,
+        curve_wide=curve_chart(curves, metric_name(comparison.metric), is_wide=True) if curves else "",
+        curve_narrow=curve_chart(curves, metric_name(comparison.metric), is_wide=False) if curves else "",
+        forgetting=forgetting,
+        panels=panels,
+        confusion=None if chosen is None else confusion_of(chosen.label, comparison.definition.labels, chosen.runs),
+        disagreements=disagreements(shown, first, read_test_rows(comparison.study.folder), comparison.definition.kind),
+        shown={key: label for label, key in shown.items()},
+        recipes=recipes_of(comparison, keys),
+        facts=facts_of(comparison),
+        methods=methods,
+        references=references(methods),
         losses=losses_of(comparison.candidates, first),
+        absent=()
+        if not rows
+        else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels))),
     )
 
 
-def _plot(comparison: Comparison, rows: Sequence[TableRow], name: str, is_priced: bool) -> str:
-    if not rows:
-        return ""
-    volume = comparison.volume
-    totals = {
-        c.label: (c.cost.total_usd(volume) if is_priced else c.cost.total_s(volume)) for c in comparison.candidates
+def _absent(*, curves: bool, forgetting: bool, panels: bool) -> list[str]:
+    missing = {
+        "Learning curves: all trials had as many training rows; --train-sizes 32,128,all draws them.": curves,
+        "Forgetting: no trial of this study measured it.": forgetting,
+        "Calibration: no strategy gave a probability for every row.": panels,
     }
-    drawn = [_point(row, max(totals[row.label], 1e-12), name == "wide", is_priced) for row in rows]
-    unit = "US dollars" if is_priced else "seconds"
-    width, height = (820, 420) if name == "wide" else (380, 360)
-    cost_title = f"{unit} to fit and predict {volume:,} rows" + (" (each step ten times)" if name == "wide" else "")
-    value_title = metric_name(comparison.metric)
-    return cost_plot(
-        drawn, cost_title=cost_title, value_title=value_title, name=f"plot-{name}", width=width, height=height
-    )
+    return [sentence for sentence, is_there in missing.items() if not is_there]
 
 
-def _point(row: TableRow, cost: float, is_wide: bool, is_priced: bool) -> Point:
-    amount = money(cost) if is_priced else seconds(cost)
-    title = f"{row.key} {row.label}: {figure(row.value)} ({figure(row.low)} to {figure(row.high)}), {amount}"
-    label = f"{row.key} {row.label}" if is_wide else row.key
-    return Point(label, cost, row.value, row.low, row.high, row.verdict, row.is_pareto, title)
-
-
-def _columns(comparison: Comparison, recommendation: Recommendation) -> tuple[str, ...]:
-    others = [metric_name(name) for name in comparison.definition.metrics[1:]]
-    return (
-        "",
-        "strategy",
-        f"{metric_name(comparison.metric)} (95 % interval)",
-        "difference to the best, points",
-        f"cost in all, {recommendation.volume:,} rows",
-        "to fit",
-        "per 1,000 rows",
-        "time to fit",
-        "per row",
-        *others,
-        "seeds",
-        "memory to fit / predict",
-        "tokens per row in / out",
-        "operations to fit / per row",
-        "artefact",
-    )
-
-
-def _cells(row: TableRow, comparison: Comparison) -> tuple[str, ...]:
-    return (
-        row.key,
-        row.label,
-        f"{figure(row.value)} ({figure(row.low)}–{figure(row.high)})",
-        _difference(row),
-        *(money(usd).replace("under ", "<") for usd in (row.usd_total, row.usd_fit, row.usd_per_thousand_rows)),
-        seconds(row.fit_s),
-        f"{row.latency_ms:.2g} ms" if row.latency_ms < 1000 else seconds(row.latency_ms / 1000),
-        *(figure(row.others[name]) for name in comparison.definition.metrics[1:]),
-        str(row.seeds),
-        f"{bytes_text(row.fit_memory_bytes)} / {bytes_text(row.predict_memory_bytes)}",
-        f"{row.tokens_in_per_row:.0f} / {row.tokens_out_per_row:.0f}",
-        f"{_operations(row.flops_fit)} / {_operations(row.flops_per_row)}",
-        bytes_text(row.artefact_bytes),
-    )
-
-
-def _difference(row: TableRow) -> str:
-    if row.difference is None or row.difference_low is None or row.difference_high is None:
-        return "best" if row.verdict != "unranked" else "–"
-    low, high = 100 * row.difference_low, 100 * row.difference_high
-    odds = "" if row.p_value is None else (", p < 0.001" if row.p_value < 0.001 else f", p = {row.p_value:.2g}")
-    return f"{100 * row.difference:+.1f} ({low:+.1f} to {high:+.1f}{odds})".replace("-", "−")
-
-
-def _operations(flops: float | None) -> str:
-    if flops is None:
-        return "unknown"
-    return "0" if flops == 0 else f"{flops:.1e}"
-
-
-def _trial(result: TrialResult, candidate: Candidate, comparison: Comparison) -> tuple[str, ...]:
-    spec = result.spec
-    return (
-        spec.strategy,
-        candidate.model_shown or "–",
-        "all" if spec.train_rows is None else str(spec.train_rows),
-        str(spec.seed),
-        figure(result.metrics[comparison.metric]),
-        f"{result.wall_s:.1f}",
-        spec.id,
-    )
-
-
-def _skipped(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    skipped = comparison.study.plan.skipped
-    shown = short_names(entry.model for entry in skipped if entry.model is not None)
-    return tuple(
-        (entry.strategy if entry.model is None else f"{entry.strategy} on {shown[entry.model]}", entry.reason)
-        for entry in skipped
-    )
-
-
-def _failure(result: TrialResult) -> str:
-    hint = "" if result.hint is None else f" ({result.hint})"
-    return f"{result.status}: {result.reason}: {result.message}{hint}"
-
-
-def confusion_of(name: str, labels: Sequence[str], runs: Sequence[Outcomes]) -> Confusion | None:
-    """Count right labels by given answers over all runs; None where there are too few labels or too many for a page."""
-    if not 2 <= len(labels) <= _MOST_LABELS:
-        return None
-    counts = {label: dict.fromkeys([*labels, "(none)"], 0) for label in labels}
-    for run in runs:
-        for gold, answer, is_parsed in zip(run.golds, run.answers, run.is_parsed, strict=True):
-            counts[gold[0]][answer if is_parsed and answer in counts else "(none)"] += 1
-    has_none = any(row["(none)"] for row in counts.values())
-    answers = (*labels, "(none)") if has_none else tuple(labels)
-    table = tuple(tuple(counts[label][answer] for answer in answers) for label in labels)
-    return Confusion(name, tuple(labels), answers, table)
-
-
-def _disagreements(
-    comparison: Comparison,
-    rows: Sequence[TableRow],
-    predictions: Mapping[str, Sequence[StoredPrediction]],
-    test: Sequence[TestRow],
-) -> tuple[Disagreement, ...]:
-    """Pick the rows that split the candidates most evenly into right and wrong; of equal ones the first."""
-    found: list[tuple[int, int, Disagreement]] = []
-    for place, row in enumerate(test):
-        given = [(line.key, predictions[line.label][place]) for line in rows]
-        said = tuple(_said(key, prediction, comparison.definition.kind) for key, prediction in given)
-        right = sum(bool(one.is_right) for one in said)
-        if len({one.answer for one in said}) > 1:
-            shown = Disagreement(
-                row.row_id, cut_text(row.text, _MOST_TEXT), cut_text(" | ".join(row.gold), _MOST_ANSWER), said
-            )
-            found.append((abs(2 * right - len(said)), place, shown))
-    found.sort(key=lambda item: item[:2])
-    return tuple(shown for _, _, shown in found[:_MOST_ROWS])
-
-
-def _said(key: str, prediction: StoredPrediction, kind: str) -> Said:
-    answer = prediction.answer if prediction.is_parsed else "(none)"
-    is_right = None if kind == "generation" else prediction.is_parsed and answer in prediction.gold
-    return Said(key, cut_text(answer, _MOST_ANSWER), is_right)
-
-
-def cut_text(text: str, most: int) -> str:
-    """Put a text on one line and keep its first ``most`` characters."""
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    study, plan = comparison.study, comparison.study.plan
-    definition, machine, config = comparison.definition, study.machine, plan.config
-    where = (f"{machine.get('processor')}", f"{machine.get('cores')} cores", _memory_text(machine.get("memory_bytes")))
-    facts = [
-        (
-            "Task",
-            f"{definition.name} ({definition.kind}), {plan.task_path.name}, fingerprint {plan.task_fingerprint[:16]}",
-        ),
-        ("Rows", _rows_text(plan.data)),
-        ("Data", _data_text(plan.data)),
-        ("Metrics", ", ".join(metric_name(name) for name in definition.metrics) + "; the first decides"),
-        ("Strategies", ", ".join(config.strategies)),
-        ("Models", "; ".join(f"{m.name} ({m.architecture}, {m.fingerprint[:12]})" for m in plan.models) or "none"),
-        ("Seeds", f"{config.seeds} (0 to {config.seeds - 1}); strategies without chance run once"),
-        ("Volume", f"{comparison.volume:,} rows"),
-        ("Limits", _limits_text(comparison)),
-        ("Machine", f"{', '.join(where)}, {machine.get('system')}"),
-        ("Price", _price_text(plan.price)),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in study.versions.items())),
-        (
-            "Seconds",
-            f"{config.workers} trial(s) at a time" + ("; they shared the machine" if config.workers > 1 else ""),
-        ),
-    ]
-    facts += [("Note", note) for note in plan.notes]
-    return tuple(facts)
-
-
-def _rows_text(data: Mapping[str, Value]) -> str:
-    rows = data.get("rows")
-    return ", ".join(f"{split} {number:,}" for split, number in rows.items()) if isinstance(rows, dict) else "unknown"
-
-
-def _data_text(data: Mapping[str, Value]) -> str:
-    parts = [
-        f"{data.get('duplicate_rows', 0)} duplicate rows dropped",
-        f"{data.get('moved_rows', 0)} rows dropped because another split holds their text",
-        f"{data.get('conflicting_rows', 0)} pairs with the same input and different answers",
-    ]
-    made, notes = data.get("made_splits"), data.get("notes")
-    if isinstance(made, list) and made:
-        parts.append(f"splits cut by taskfit: {', '.join(map(str, made))}")
-    parts += [str(note) for note in notes] if isinstance(notes, list) else []
-    return "; ".join(parts)
-
-
-def _limits_text(comparison: Comparison) -> str:
-    limits = comparison.study.plan.config.limits
-    parts = [
-        "" if limits.usd is None else f"at most {money(limits.usd)} in total",
-        "" if limits.latency_ms is None else f"at most {limits.latency_ms:g} ms a row",
-        "" if limits.memory_gb is None else f"at most {limits.memory_gb:g} GB to predict",
-    ]
-    return ", ".join(part for part in parts if part) or "none"
-
-
-def _memory_text(memory: Value) -> str:
-    return bytes_text(memory) if isinstance(memory, int | float) else "memory unknown"
-
-
-def _price_text(price: Price) -> str:
-    return f"{price.machine}: {price.usd_per_hour:g} USD an hour (of {price.date}); the whole machine is charged"
-
-
-def _prompts(comparison: Comparison) -> dict[str, str]:
-    prompts = {}
+def main_candidates(comparison: Comparison, recommendation: Recommendation) -> list[Candidate]:
+    """Return one candidate a strategy and model, that with the most training rows; and the recommended one."""
+    most: dict[tuple[str, str | None], Candidate] = {}
     for candidate in comparison.candidates:
-        folder = trial_folder(comparison.study.folder, candidate.results[0].spec.id)
-        path = Path(folder / "predictor" / "prompt.txt")
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            prompts[candidate.label] = text if len(text) <= _MOST_PROMPT else f"{text[:_MOST_PROMPT]}…"
-    return prompts
+        of = (candidate.strategy, candidate.model)
+        if of not in most or _size(candidate) > _size(most[of]):
+            most[of] = candidate
+    labels = {candidate.label for candidate in most.values()}
+    if recommendation.chosen is not None:
+        labels.add(recommendation.chosen.label)
+    return [candidate for candidate in comparison.candidates if candidate.label in labels]
+
+
+def _size(candidate: Candidate) -> float:
+    return float("inf") if candidate.train_rows is None else candidate.train_rows

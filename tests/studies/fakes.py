@@ -31,10 +31,14 @@ def definition(metrics=("accuracy",)) -> TaskDefinition:
     return TaskDefinition("fake", "classification", (wording,), "{{ text }}", ("{{ label }}",), LABELS, tuple(metrics))
 
 
-def write_task(path: Path, train: int = 30, test: int = 24, metrics=("accuracy",)) -> Path:
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>${alert(3)} | **x** &amp;"
+"""What a row, a label or a name may hold that must stay a text."""
+
+
+def write_task(path: Path, train: int = 30, test: int = 24, metrics=("accuracy",), text: str = "") -> Path:
     """Write a task file of our own kind: every third row has the same label, the text says which."""
     splits = {
-        split: [{"text": f"{LABELS[i % 3]} {split} {i}", "label": LABELS[i % 3]} for i in range(rows)]
+        split: [{"text": f"{text}{LABELS[i % 3]} {split} {i}", "label": LABELS[i % 3]} for i in range(rows)]
         for split, rows in (("train", train), ("validation", 6), ("test", test))
     }
     path.write_text(json.dumps({"metrics": list(metrics), "splits": splits}), encoding="utf-8")
