@@ -18,6 +18,7 @@ PACKAGE = Path(taskfit.__file__).parent
 FLOORS = [
     {"cli"},
     {"studies"},
+    {"distillation"},
     {"prompting", "tuning", "evaluation"},
     {"strategy"},
     {"costs"},

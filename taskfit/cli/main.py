@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from taskfit.cli.annotate import annotate
 from taskfit.cli.compare import compare
 from taskfit.cli.doctor import doctor
 from taskfit.cli.estimate import estimate
@@ -29,7 +30,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (init, compare, prompts, fit, predict, evaluate, inspect, estimate, report, strategies, models, doctor):
+_COMMANDS = (
+    *(init, compare, prompts, fit, predict, annotate, evaluate, inspect),
+    *(estimate, report, strategies, models, doctor),
+)
+for _command in _COMMANDS:
     app.command()(_command)
 
 

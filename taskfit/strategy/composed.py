@@ -156,8 +156,9 @@ class Composed:
         manifest = new_manifest(
             self, task, seed=seed, model=model, needs_base=True, state=prepared.to_json(), fit_work=work
         )
-        shown = (task.validation or task.train)[0]
-        return ProgramPredictor(manifest, model, prepared, change, example_text(task.definition, prepared, shown))
+        rows = task.validation or task.train  # neither where a program that learns nothing labels a task without rows
+        example = example_text(task.definition, prepared, rows[0]) if rows else ""
+        return ProgramPredictor(manifest, model, prepared, change, example)
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> ProgramPredictor:
         """Build the saved predictor; see :class:`taskfit.strategy.contract.Strategy`."""

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["check_may_ask", "generating_strategies", "service_engine"]
 
 
-def service_engine(model: LanguageModel) -> Engine:
+def service_engine(model: LanguageModel, *, cache: Path | None = None) -> Engine:
     """Return the engine of a service: priced, and with the user's cache where its name asks for one.
 
     Answers of services elsewhere are kept by default, for they cost money and are asked for again whenever a study is
     repeated; those of a service on this machine are not, for its model may change under its name.
+
+    Args:
+        model: a service's.
+        cache: a file to keep the answers in instead, whatever the name says.
     """
     from taskfit.costs.prices import load_prices
     from taskfit.costs.service_prices import find_service_price
@@ -37,6 +41,8 @@ def service_engine(model: LanguageModel) -> Engine:
         price = find_service_price(service, load_prices())
         of_service.usd_per_mtok = None if price is None else (price.usd_per_mtok_in, price.usd_per_mtok_out)
     engine = HttpEngine(of_service)
+    if cache is not None:
+        return _Advising(CachedEngine(engine, cache))
     is_kept = service.cache == "on" or (service.cache == "auto" and not service.is_local)
     return _Advising(CachedEngine(engine, default_cache()) if is_kept else engine)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from taskfit.errors import DataError, TaskfitError
+from taskfit.errors import DataError, TaskError, TaskfitError
 from taskfit.tasks.building import build_definition
 from taskfit.tasks.checks import check_rows
 from taskfit.tasks.definition import TaskDefinition
@@ -16,7 +16,7 @@ from taskfit.tasks.reading import RawRow
 from taskfit.tasks.sources import FileSource, HubSource, Source, hub_split_names, read_source
 from taskfit.tasks.splitting import cut_splits
 from taskfit.tasks.task import DataReport, Row, Split, Task
-from taskfit.tasks.task_file import TaskFile, read_task_file
+from taskfit.tasks.task_file import TASK_KEYS, TaskFile, read_task_file
 
 __all__ = ["load_task", "rows_from", "unlabelled_rows"]
 
@@ -25,7 +25,7 @@ _PRECEDENCE = ("test", "validation", "train", _POOL)
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-def load_task(path: str | Path) -> Task:
+def load_task(path: str | Path, *, needs_rows: bool = True) -> Task:
     """Read a task file and its rows, and check all of it.
 
     Rows with the same input text stand in one split only: in test rather than validation, in validation rather than
@@ -33,12 +33,18 @@ def load_task(path: str | Path) -> Task:
     Missing splits are cut by a hash of the input text, stratified by label. What was dropped, cut and decided stands in
     ``task.report``.
 
+    Args:
+        path: the task file.
+        needs_rows: false: a file without ``data`` gives a task whose splits are empty.
+
     Raises:
         TaskError: the task file or its templates are wrong; all faults together.
         DataError: the rows are wrong; all faults together.
         MissingExtraError: the rows are on the hub and ``datasets`` is not installed.
     """
     task_file = read_task_file(Path(path))
+    if not task_file.sources and not task_file.pool:
+        return _without_rows(task_file, needs_rows)
     parts, files = _read_parts(task_file)
     found = identify(parts, task_file.id_field)
     first_part = found.parts.get("train") or found.parts.get(_POOL) or ()
@@ -71,6 +77,20 @@ def load_task(path: str | Path) -> Task:
         task_file.retain,
         task_file.mixture,
     )
+
+
+def _without_rows(task_file: TaskFile, needs_rows: bool) -> Task:
+    """Return the task of a file that names unlabelled rows only."""
+    if needs_rows:
+        raise TaskError(f"{task_file.path}: data is missing: {TASK_KEYS['data']}")
+    if task_file.kind == "classification" and not task_file.labels:
+        raise TaskError(
+            f"{task_file.path}: without `data`, `labels` must be listed: there are no rows to read them from"
+        )
+    definition, notes = build_definition(task_file, (), ())
+    splits: dict[Split, tuple[Row, ...]] = dict.fromkeys(_SPLITS, ())
+    report = DataReport(notes=tuple(notes))
+    return Task(definition, splits, fingerprint(definition, splits), report, task_file.path, task_file.unlabelled)
 
 
 def rows_from(source: str | Path | Source, *, id_field: str = DEFAULT_ID_FIELD) -> Iterator[Row]:

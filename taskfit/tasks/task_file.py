@@ -244,7 +244,8 @@ class _Reader:
     def _data(self) -> tuple[dict[Split, tuple[Source, ...]], tuple[Source, ...]]:
         data = self.values.get("data")
         if data is None:
-            self.faults.add(f"data is missing: {TASK_KEYS['data']}")
+            if "unlabelled" not in self.values:  # without any answer, rows can still be labelled by a teacher
+                self.faults.add(f"data is missing: {TASK_KEYS['data']}")
             return {}, ()
         if not isinstance(data, dict) or "hub" in data:
             return {}, self._sources(data, "data")
