@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from taskfit.models.work import Work
-from taskfit.tuning.batches import split_by_length
+from taskfit.tuning.batches import split_rows
 from taskfit.tuning.counts import cut_work, fit_work
 from taskfit.tuning.examples import Example, build_examples, collate
-from taskfit.tuning.loss import choose_loss, full_logits_loss, with_penalty
+from taskfit.tuning.loss import choose_loss, with_penalty
 from taskfit.tuning.preview import preview
 from taskfit.tuning.settings import plan_schedule, training_format
 from taskfit.tuning.training import TOKEN_BUDGET, Job, run
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget, PreparedProgram
     from taskfit.tasks.task import Row, Task
     from taskfit.tuning.method import Method, Trainable
-    from taskfit.tuning.trainer import LossSum
+    from taskfit.tuning.schedule import Decay
+    from taskfit.tuning.trainer import LossSum, Progress
 
-__all__ = ["train_answers", "validation_sample"]
+__all__ = ["train_answers", "train_examples", "validation_sample"]
 
 VALIDATION_ROWS = 512
 """Most validation rows whose loss decides when to stop; more would cost more than they tell."""
+
+TRIED_ROWS = 32
+"""The shortest of so many rows are those on which the ways to compute the loss are tried against each other."""
 
 
 def train_answers(
@@ -57,15 +61,41 @@ def train_answers(
     train_set = build_examples(model, task.definition, program, task.train)
     held_out_rows = validation_sample(task.validation)
     held_out = build_examples(model, task.definition, program, held_out_rows) if held_out_rows else []
+    return train_examples(model, train_set, held_out, method, trainable, seed=seed, budget=budget)
+
+
+def train_examples(
+    model: LanguageModel,
+    train_set: Sequence[Example],
+    held_out: Sequence[Example],
+    method: Method,
+    trainable: Trainable,
+    *,
+    seed: int,
+    budget: Budget,
+    decay: Decay = "linear",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Work:
+    """Train on encoded rows; see :func:`train_answers`.
+
+    Args:
+        model, method, trainable, seed, budget: as there.
+        train_set: what is learned.
+        held_out: what decides when to stop; may be empty.
+        decay: how the learning rate falls.
+        on_progress: called after each step.
+    """
     for line in preview(model, train_set).lines():
         budget.say(line)
     if not held_out:
         budget.say("no validation rows: training runs to its last step without early stopping")
     autocast = training_format(model)
-    loss_sum, finding = choose_loss(model.module, model.architecture, _batch(model, train_set[:4]), autocast=autocast)
-    if finding is not None:
-        budget.say(finding)
-    groups = split_by_length([example.length for example in held_out], TOKEN_BUDGET)
+    few = sorted(train_set[:TRIED_ROWS], key=lambda example: example.length)[:4]  # what is tried should take no time
+    chosen = choose_loss(model.module, model.architecture, _batch(model, few), autocast=autocast)
+    loss_sum = chosen.loss_sum
+    if chosen.finding is not None:
+        budget.say(chosen.finding)
+    groups = split_rows([example.length for example in held_out], TOKEN_BUDGET, packs=chosen.packs)
     held_out_batches = [[held_out[index] for index in group] for group in groups]
     job = Job(
         module=model.module,
@@ -87,6 +117,9 @@ def train_answers(
         fingerprint=_fingerprint(model, repr(method), train_set, held_out),
         seed=seed,
         after_step=trainable.after_step,
+        decay=decay,
+        on_progress=on_progress,
+        packs=chosen.packs,
     )
     result, plan = run(job, budget)
     front = trainable.virtual_tokens
@@ -98,7 +131,8 @@ def train_answers(
         shapes,
         model.architecture,
         trains=method.trains,
-        gathers=loss_sum is not full_logits_loss,
+        gathers=chosen.gathers,
+        packs=chosen.packs,
     )
     return work + cut_work(train_set)
 

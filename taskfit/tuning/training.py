@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskfit.errors import ResourceError
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.checkpoint import load_state
+from taskfit.tuning.schedule import Decay
 from taskfit.tuning.trainer import AfterStep, Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Job:
         fingerprint: identifies model, method and data; a checkpoint of another job is refused.
         seed: of row order and dropout.
         after_step: called after every optimiser step; see :func:`taskfit.tuning.trainer.train`.
+        decay: how the learning rate falls after the warm-up.
+        on_progress: called after each step, beside what the budget is told.
+        packs: whether the loss leaves padding out, so that rows need not be of like length.
     """
 
     module: torch.nn.Module
@@ -72,6 +76,9 @@ class Job:
     fingerprint: str
     seed: int
     after_step: AfterStep | None = None
+    decay: Decay = "linear"
+    on_progress: Callable[[Progress], None] | None = None
+    packs: bool = False
 
 
 def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
@@ -87,7 +94,7 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
         TrainingError: the loss or a gradient is not finite.
         StudyError: the checkpoint in the budget's folder belongs to another job.
     """
-    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed)
+    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed, packs=job.packs)
     start = _spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
     while True:
@@ -116,6 +123,7 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> 
         steps=job.schedule.steps,
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
+        decay=job.decay,
         validate_every=job.schedule.validate_every,
         patience=job.schedule.patience,
         seed=job.seed,
@@ -133,7 +141,7 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> 
                 validate=job.validate,
                 folder=folder,
                 fingerprint=job.fingerprint,
-                on_progress=_reporter(budget.say, deadline),
+                on_progress=_reporter(budget.say, deadline, job.on_progress),
                 autocast=job.autocast,
                 after_step=job.after_step,
             )
@@ -151,7 +159,7 @@ def _with_fast_attention(job: Job) -> LossSum:
     module = job.module
     is_affected = job.autocast == torch.bfloat16 and next(module.parameters()).device.type == "cpu"
     heads = max(_known_heads(module), default=_UNKNOWN_HEADS)
-    if not is_affected or TOKEN_BUDGET * heads * max(job.lengths) > PLAIN_ATTENTION_VALUES:
+    if job.packs or not is_affected or TOKEN_BUDGET * heads * max(job.lengths) > PLAIN_ATTENTION_VALUES:
         return job.loss_sum
 
     def loss_sum(module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
@@ -171,12 +179,16 @@ class _TimeIsUp(Exception):  # noqa: N818 - not an error
     """Ends the training loop from inside its progress report."""
 
 
-def _reporter(say: Callable[[str], None], deadline: float | None) -> Callable[[Progress], None]:
+def _reporter(
+    say: Callable[[str], None], deadline: float | None, also: Callable[[Progress], None] | None
+) -> Callable[[Progress], None]:
     """A function that says how training goes, and ends it when its time is up."""
     said_at = time.monotonic()
 
     def report(progress: Progress) -> None:
         nonlocal said_at
+        if also is not None:
+            also(progress)
         now = time.monotonic()
         if progress.validation is not None or progress.step == progress.steps or now - said_at >= SAY_EVERY_S:
             said_at = now
