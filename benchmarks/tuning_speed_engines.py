@@ -100,7 +100,7 @@ class Clock:
 
 
 def ours(options: argparse.Namespace, data: list[tuple[list[int], list[int]]], clock: Clock) -> dict[str, Any]:
-    """taskfit's own loop, as ``taskfit fit`` runs it."""
+    """The project's own loop, as ``taskfit fit`` runs it."""
     import torch
 
     from taskfit.models.language_model import LanguageModel
@@ -153,7 +153,7 @@ def ours(options: argparse.Namespace, data: list[tuple[list[int], list[int]]], c
 
 
 def peft_trainer(options: argparse.Namespace, data: list[tuple[list[int], list[int]]], clock: Clock) -> dict[str, Any]:
-    """peft and transformers' Trainer: padded batches, all positions through the output layer."""
+    """The libraries peft and transformers' Trainer: padded batches, all positions through the output layer."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     module = _wrapped(options)
@@ -210,7 +210,7 @@ def trl_packing(options: argparse.Namespace, data: list[tuple[list[int], list[in
 def _wrapped(options: argparse.Namespace) -> Any:
     module = make_model(options.model, options.dtype, options.seed)
     if options.method == "full":
-        return module.float() if options.dtype == "float32" else module.float()
+        return module.float()  # bfloat16 is autocast's affair
     return with_lora(module, options.seed + 1)
 
 

@@ -79,9 +79,13 @@ def train_examples(
     """Train on encoded rows; see :func:`train_answers`.
 
     Args:
-        model, method, trainable, seed, budget: as there.
+        model: as there.
         train_set: what is learned.
         held_out: what decides when to stop; may be empty.
+        method: as there.
+        trainable: as there.
+        seed: as there.
+        budget: as there.
         decay: how the learning rate falls.
         on_progress: called after each step.
     """

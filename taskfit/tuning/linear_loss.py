@@ -1,4 +1,4 @@
-"""Cross-entropy straight from hidden states and an output layer, a few tokens at a time, forward and backward in one go.
+"""Cross-entropy from hidden states and an output layer, a few tokens at a time, forward and backward in one go.
 
 The gradient of a chunk's logits is known as soon as its softmax is. So it is multiplied into the gradients at once and
 the logits are dropped: they are never computed twice, and only one chunk of them is ever in memory.
@@ -32,7 +32,7 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None
 
     Gradients are computed with the loss, and only of what requires them; second derivatives are not available.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets)
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -88,7 +88,9 @@ def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
             cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
         for layer in body.layers:
             inputs = _inputs(layer, dtype)
-            hidden = FusedLayer.apply(_shape(layer), packed.rows, hidden, cos[0], sin[0], *inputs)
+            hidden = FusedLayer.apply(  # type: ignore[no-untyped-call]
+                _shape(layer), packed.rows, hidden, cos[0], sin[0], *inputs
+            )
         normed: Tensor = body.norm(hidden.index_select(0, packed.places))
         return normed.to(dtype)
 
@@ -139,7 +141,7 @@ def _is_linear(layer: nn.Module) -> bool:
     if type(layer) is nn.Linear:
         return True
     lora: Any = layer
-    if not f"{type(lora).__module__}.{type(lora).__name__}" == "peft.tuners.lora.layer.Linear":
+    if f"{type(lora).__module__}.{type(lora).__name__}" != "peft.tuners.lora.layer.Linear":
         return False
     name = lora.active_adapters[0]
     is_plain = len(lora.active_adapters) == 1 and not (lora.disable_adapters or lora.merged or lora.lora_variant)

@@ -11,6 +11,7 @@ backward in bfloat16 (see LOG.md). Source of the formulas: Dao et al. 2022 (Flas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, rows: Rows, *, scale: 
 
     Args:
         queries: shape (tokens, heads, head_dim).
-        keys, values: shape (tokens, heads of keys, head_dim); ``heads`` is a multiple of theirs.
+        keys: shape (tokens, heads of keys, head_dim); ``heads`` is a multiple of theirs.
+        values: like the keys.
         rows: where each row begins and ends.
         scale: of the scores.
 
@@ -94,7 +96,7 @@ def _blocks(length: int) -> list[tuple[int, int]]:
     """Query blocks of a row of that many tokens: first and one past the last."""
     count = max(1, round(length / QUERY_BLOCK))
     edges = [length * block // count for block in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _folded(tokens: Tensor, groups: int) -> Tensor:
