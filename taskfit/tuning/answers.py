@@ -91,6 +91,8 @@ def train_examples(
     """
     for line in preview(model, train_set).lines():
         budget.say(line)
+    if len(train_set) < method.batch:
+        budget.say(f"{len(train_set)} rows are fewer than a batch of {method.batch}: every step sees them all")
     if not held_out:
         budget.say("no validation rows: training runs to its last step without early stopping")
     autocast = training_format(model)
@@ -124,6 +126,7 @@ def train_examples(
         decay=decay,
         on_progress=on_progress,
         packs=chosen.packs,
+        row_ids=tuple(example.row_id for example in train_set),
     )
     result, plan = run(job, budget)
     front = trainable.virtual_tokens
@@ -167,11 +170,12 @@ def _mean_loss(
     return total / tokens
 
 
-def _fingerprint(model: LanguageModel, method: str, *sets: Sequence[Example]) -> str:
-    """Hash of everything that training depends on besides its settings."""
-    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
+def _fingerprint(model: LanguageModel, method: str, *sets: Sequence[Example]) -> dict[str, str]:
+    """Everything that training depends on besides its settings, by parts, so that what differs can be named."""
+    digest = hashlib.sha256()
     for examples in sets:
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
             digest.update(f"{example.row_id}\n{example.prompt}\n{example.answer}\n".encode())
-    return digest.hexdigest()
+    parts = {"model": model.fingerprint, "number_format": str(model.dtype), "method": method}
+    return {**parts, "rows": digest.hexdigest()}

@@ -106,11 +106,19 @@ class StepPlan:
         order = _epoch_order(len(self.lengths), self.seed, epoch)
         return list(order[position * self.batch : (position + 1) * self.batch])
 
-    def micro_batches_at(self, step: int) -> list[list[int]]:
-        """Return the same rows in groups that go through the model together."""
+    def micro_batches_at(self, step: int, *, rank: int = 0, ranks: int = 1) -> list[list[int]]:
+        """Return the same rows in groups that go through the model together.
+
+        Args:
+            step: optimiser step, from 0.
+            rank: which of ``ranks`` processes wants its part.
+            ranks: processes that share a step; every row goes to one of them.
+        """
         rows = self.rows_at(step)
-        groups = split_rows([self.lengths[row] for row in rows], self.token_budget, packs=self.packs)
-        return [[rows[index] for index in group] for group in groups]
+        lengths = [self.lengths[row] for row in rows]
+        budget = min(self.token_budget, ceil(sum(lengths) / ranks))
+        groups = split_rows(lengths, budget, packs=self.packs)
+        return [[rows[index] for index in group] for group in groups[rank::ranks]]
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from taskfit.errors import ResourceError
+from taskfit.errors import ConfigError, ResourceError
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.checkpoint import load_state
+from taskfit.tuning.ranks import Ranks, join_ranks
 from taskfit.tuning.schedule import Decay
 from taskfit.tuning.trainer import AfterStep, Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
 
@@ -36,6 +37,9 @@ PLAIN_ATTENTION_VALUES = 2**24
 
 _UNKNOWN_HEADS = 12
 
+NAMED_ROWS = 8
+"""Most rows that an error names."""
+
 SPARE_COPY_BYTES = 2**30
 """On the CPU, larger sets of weights are not copied for a second try: the copy itself could exhaust memory."""
 
@@ -55,12 +59,13 @@ class Job:
         weight_decay: decoupled, on matrices.
         schedule: steps and validations.
         autocast: number format of the forward pass; None: that of the weights.
-        fingerprint: identifies model, method and data; a checkpoint of another job is refused.
+        fingerprint: identifies model, method and data, best by their names; a checkpoint of another job is refused.
         seed: of row order and dropout.
         after_step: called after every optimiser step; see :func:`taskfit.tuning.trainer.train`.
         decay: how the learning rate falls after the warm-up.
         on_progress: called after each step, beside what the budget is told.
         packs: whether the loss leaves padding out, so that rows need not be of like length.
+        row_ids: the rows' names, for errors; without them, their numbers.
     """
 
     module: torch.nn.Module
@@ -73,12 +78,13 @@ class Job:
     weight_decay: float
     schedule: Schedule
     autocast: torch.dtype | None
-    fingerprint: str
+    fingerprint: str | Mapping[str, str]
     seed: int
     after_step: AfterStep | None = None
     decay: Decay = "linear"
     on_progress: Callable[[Progress], None] | None = None
     packs: bool = False
+    row_ids: tuple[str, ...] = ()
 
 
 def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
@@ -93,18 +99,22 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
         ResourceError: not even one row fits into memory.
         TrainingError: the loss or a gradient is not finite.
         StudyError: the checkpoint in the budget's folder belongs to another job.
+        ConfigError: several processes train together, and the budget limits their time.
     """
+    ranks = join_ranks(next(job.module.parameters()).device)
+    if ranks.count > 1 and budget.wall_s is not None:
+        raise ConfigError("processes that train together cannot keep a time limit", "Leave the limit out.")
     plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed, packs=job.packs)
     start = _spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
     while True:
         try:
-            result = _train(job, plan, budget, deadline)
+            result = _train(job, plan, budget, deadline, ranks)
             break
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        if start is None or plan.token_budget <= min(job.lengths):
+        if ranks.count > 1 or start is None or plan.token_budget <= min(job.lengths):
             raise ResourceError(
                 f"training ran out of memory with {plan.token_budget} tokens at a time",
                 "Choose a smaller model, shorter texts, or a method that trains fewer weights, such as lora.",
@@ -118,7 +128,7 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
     return result, plan
 
 
-def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> TrainResult:
+def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ranks: Ranks) -> TrainResult:
     config = TrainConfig(
         steps=job.schedule.steps,
         learning_rate=job.learning_rate,
@@ -128,6 +138,11 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> 
         patience=job.schedule.patience,
         seed=job.seed,
     )
+
+    def part(step: int) -> list[list[int]]:
+        return plan.micro_batches_at(step, rank=ranks.rank, ranks=ranks.count)
+
+    tokens = _Counter(plan)
     with ExitStack() as stack:
         folder = None if budget.folder is None else budget.folder / "training"
         if folder is None and deadline is not None:  # stopping half-way needs the state that the trainer saves
@@ -135,15 +150,16 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> 
         try:
             return train(
                 job.module,
-                lambda step: [job.collate(rows) for rows in plan.micro_batches_at(step)],
+                lambda step: [job.collate(rows) for rows in part(step)],
                 _with_fast_attention(job),
                 config,
                 validate=job.validate,
                 folder=folder,
                 fingerprint=job.fingerprint,
-                on_progress=_reporter(budget.say, deadline, job.on_progress),
+                on_progress=_reporter(budget.say, deadline, tokens, job.on_progress),
                 autocast=job.autocast,
                 after_step=job.after_step,
+                name_batch=lambda step, index: _names(job, part(step)[index]),
             )
         except _TimeIsUp:
             assert folder is not None  # made above wherever there is a deadline
@@ -179,8 +195,32 @@ class _TimeIsUp(Exception):  # noqa: N818 - not an error
     """Ends the training loop from inside its progress report."""
 
 
+def _names(job: Job, rows: Sequence[int]) -> str:
+    """The rows of a micro-batch, in words: the first few and how many more."""
+    names = [job.row_ids[row] if job.row_ids else str(row) for row in rows]
+    more = "" if len(names) <= NAMED_ROWS else f" and {len(names) - NAMED_ROWS} more"
+    return f"rows {', '.join(names[:NAMED_ROWS])}{more}"
+
+
+class _Counter:
+    """Counts real tokens (prompts and answers, no padding) of the steps done in this call."""
+
+    def __init__(self, plan: StepPlan) -> None:
+        self.plan = plan
+        self.tokens = 0
+        self.started = time.monotonic()
+
+    def rate(self, step: int) -> float:
+        """Add a step (from 0), and return the tokens a wall second so far."""
+        self.tokens += sum(self.plan.lengths[row] for row in self.plan.rows_at(step))
+        return self.tokens / max(time.monotonic() - self.started, 1e-9)
+
+
 def _reporter(
-    say: Callable[[str], None], deadline: float | None, also: Callable[[Progress], None] | None
+    say: Callable[[str], None],
+    deadline: float | None,
+    counter: _Counter,
+    also: Callable[[Progress], None] | None,
 ) -> Callable[[Progress], None]:
     """A function that says how training goes, and ends it when its time is up."""
     said_at = time.monotonic()
@@ -190,20 +230,21 @@ def _reporter(
         if also is not None:
             also(progress)
         now = time.monotonic()
+        rate = counter.rate(progress.step - 1)
         if progress.validation is not None or progress.step == progress.steps or now - said_at >= SAY_EVERY_S:
             said_at = now
-            say(_line(progress))
+            say(_line(progress, rate))
         if deadline is not None and now >= deadline and progress.step < progress.steps:
             raise _TimeIsUp
 
     return report
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: Progress, tokens_per_s: float) -> str:
     validation = "" if progress.validation is None else f", validation {progress.validation:.4f}"
     return (
         f"step {progress.step} of {progress.steps}: loss {progress.loss:.4f}{validation}, "
-        f"gradient norm {progress.gradient_norm:.2f}, about {progress.left_s:.0f} s left"
+        f"gradient norm {progress.gradient_norm:.2f}, {tokens_per_s:.0f} tokens/s, about {progress.left_s:.0f} s left"
     )
 
 
