@@ -13,6 +13,7 @@ from taskfit.tuning.batches import split_rows
 from taskfit.tuning.counts import cut_work, fit_work
 from taskfit.tuning.examples import Example, build_examples, collate
 from taskfit.tuning.loss import choose_loss, with_penalty
+from taskfit.tuning.memory_plan import plan_memory
 from taskfit.tuning.preview import preview
 from taskfit.tuning.settings import plan_schedule, training_format
 from taskfit.tuning.training import TOKEN_BUDGET, Job, run
@@ -103,6 +104,9 @@ def train_examples(
         budget.say(chosen.finding)
     groups = split_rows([example.length for example in held_out], TOKEN_BUDGET, packs=chosen.packs)
     held_out_batches = [[held_out[index] for index in group] for group in groups]
+    memory = plan_memory(model, max(example.length for example in train_set) + trainable.virtual_tokens)
+    if memory.recomputes:
+        budget.say("memory is short: activations are computed twice, and a step takes about a third longer")
     job = Job(
         module=model.module,
         lengths=tuple(example.length for example in train_set),
@@ -126,6 +130,8 @@ def train_examples(
         decay=decay,
         on_progress=on_progress,
         packs=chosen.packs,
+        token_budget=memory.token_budget,
+        recomputes=memory.recomputes,
         row_ids=tuple(example.row_id for example in train_set),
     )
     result, plan = run(job, budget)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from taskfit.tuning.examples import IGNORED
 from taskfit.tuning.fused_layer import FusedLayer, LayerShape, Projection, layer_inputs
@@ -87,10 +88,11 @@ def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
         with torch.no_grad():
             cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
         for layer in body.layers:
-            inputs = _inputs(layer, dtype)
-            hidden = FusedLayer.apply(  # type: ignore[no-untyped-call]
-                _shape(layer), packed.rows, hidden, cos[0], sin[0], *inputs
-            )
+            inputs = (_shape(layer), packed.rows, hidden, cos[0], sin[0], *_inputs(layer, dtype))
+            if module.training and getattr(layer, "gradient_checkpointing", False):
+                hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = FusedLayer.apply(*inputs)  # type: ignore[no-untyped-call]
         normed: Tensor = body.norm(hidden.index_select(0, packed.places))
         return normed.to(dtype)
 
@@ -105,8 +107,6 @@ def is_packable(module: nn.Module) -> bool:
 
 def _is_packable(module: nn.Module) -> bool:
     if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
-        return False
-    if any(getattr(part, "gradient_checkpointing", False) for part in module.modules()):
         return False
     model = unwrapped(module)
     body, head = model.base_model, model.get_output_embeddings()

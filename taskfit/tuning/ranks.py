@@ -45,7 +45,7 @@ class Ranks:
             group = list(alike)
             flat = torch.cat([gradient.flatten() for gradient in group])  # one message for many small tensors
             torch.distributed.all_reduce(flat)
-            parts = flat.split([gradient.numel() for gradient in group])
+            parts = torch.split(flat, [gradient.numel() for gradient in group])
             for gradient, part in zip(group, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 

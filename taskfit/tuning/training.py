@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskfit.errors import ConfigError, ResourceError
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.checkpoint import load_state
+from taskfit.tuning.memory_plan import TOKEN_BUDGET, can_recompute
 from taskfit.tuning.ranks import Ranks, join_ranks
 from taskfit.tuning.schedule import Decay
 from taskfit.tuning.trainer import AfterStep, Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from taskfit.tuning.settings import Schedule
 
 __all__ = ["TOKEN_BUDGET", "Job", "run"]
-
-TOKEN_BUDGET = 4096
-"""Most tokens of a micro-batch to begin with, padding included; halved when memory does not suffice."""
 
 SAY_EVERY_S = 10.0
 """Wall seconds between lines of progress; validations are always said."""
@@ -66,6 +64,8 @@ class Job:
         on_progress: called after each step, beside what the budget is told.
         packs: whether the loss leaves padding out, so that rows need not be of like length.
         row_ids: the rows' names, for errors; without them, their numbers.
+        token_budget: most tokens of a micro-batch to begin with.
+        recomputes: whether layers drop their activations and compute them again going backward.
     """
 
     module: torch.nn.Module
@@ -85,6 +85,8 @@ class Job:
     on_progress: Callable[[Progress], None] | None = None
     packs: bool = False
     row_ids: tuple[str, ...] = ()
+    token_budget: int = TOKEN_BUDGET
+    recomputes: bool = False
 
 
 def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
@@ -104,23 +106,32 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
     ranks = join_ranks(next(job.module.parameters()).device)
     if ranks.count > 1 and budget.wall_s is not None:
         raise ConfigError("processes that train together cannot keep a time limit", "Leave the limit out.")
-    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed, packs=job.packs)
+    plan = StepPlan(job.lengths, job.batch, job.token_budget, job.seed, packs=job.packs)
     start = _spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
     while True:
         try:
-            result = _train(job, plan, budget, deadline, ranks)
+            with _recomputing(job.module, job.recomputes):
+                result = _train(job, plan, budget, deadline, ranks)
             break
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        if ranks.count > 1 or start is None or plan.token_budget <= min(job.lengths):
+        is_smallest = plan.token_budget <= min(job.lengths)
+        is_last = is_smallest and (job.recomputes or not can_recompute(job.module))
+        if ranks.count > 1 or start is None or is_last:
             raise ResourceError(
                 f"training ran out of memory with {plan.token_budget} tokens at a time",
                 "Choose a smaller model, shorter texts, or a method that trains fewer weights, such as lora.",
             )
-        plan = replace(plan, token_budget=plan.token_budget // 2)
-        budget.say(f"memory ran out; micro-batches halved to {plan.token_budget} tokens, {job.batch} rows a step kept")
+        if is_smallest:
+            job = replace(job, recomputes=True)
+            budget.say("memory ran out with one row at a time; activations are computed twice from now on")
+        else:
+            plan = replace(plan, token_budget=plan.token_budget // 2)
+            budget.say(
+                f"memory ran out; micro-batches halved to {plan.token_budget} tokens, {job.batch} rows a step kept"
+            )
         _put_back(job.module, start)
     job.module.eval()
     for parameter in job.module.parameters():
@@ -164,6 +175,20 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ran
         except _TimeIsUp:
             assert folder is not None  # made above wherever there is a deadline
             return _stopped(job.module, folder, budget)
+
+
+@contextmanager
+def _recomputing(module: torch.nn.Module, recomputes: bool) -> Iterator[None]:
+    """Let layers drop their activations in training and compute them again going backward."""
+    if not recomputes:
+        yield
+        return
+    model: Any = module
+    model.activation_checkpointing_enable()
+    try:
+        yield
+    finally:
+        model.activation_checkpointing_disable()
 
 
 def _with_fast_attention(job: Job) -> LossSum:
