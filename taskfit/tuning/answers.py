@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from taskfit.models.work import Work
-from taskfit.tuning.batches import split_by_length
+from taskfit.tuning.batches import split_rows
 from taskfit.tuning.counts import Shape, cut_work, fit_work
 from taskfit.tuning.examples import Example, collate
-from taskfit.tuning.loss import choose_loss, full_logits_loss, with_penalty
+from taskfit.tuning.loss import choose_loss, with_penalty
+from taskfit.tuning.memory_plan import plan_memory
 from taskfit.tuning.preview import preview
 from taskfit.tuning.rationales import weighted
 from taskfit.tuning.settings import Paced, plan_schedule, training_format
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget, PreparedProgram
     from taskfit.tasks.task import Task
     from taskfit.tuning.method import Method, Trainable
-    from taskfit.tuning.trainer import LossSum
+    from taskfit.tuning.schedule import Decay
+    from taskfit.tuning.trainer import LossSum, Progress
 
 __all__ = ["Pace", "mean_loss", "train_answers", "train_examples"]
+
+TRIED_ROWS = 32
+"""The shortest of so many rows are those on which the ways to compute the loss are tried against each other."""
+
+TRIED_ROWS = 32
+"""The shortest of so many rows are those on which the ways to compute the loss are tried against each other."""
 
 
 def train_answers(
@@ -77,9 +85,27 @@ class Pace:
 
 
 def train_examples(
-    model: LanguageModel, data: TrainingSet, pace: Pace, trainable: Trainable, *, seed: int, budget: Budget
+    model: LanguageModel,
+    data: TrainingSet,
+    pace: Pace,
+    trainable: Trainable,
+    *,
+    seed: int,
+    budget: Budget,
+    decay: Decay = "linear",
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Work:
     """Learn a training set: see :func:`train_answers`.
+
+    Args:
+        model: as there.
+        data: what is learned, and what decides when to stop; the latter may be empty.
+        pace: how fast and how long.
+        trainable: as there.
+        seed: as there.
+        budget: as there.
+        decay: how the learning rate falls.
+        on_progress: called after each step.
 
     Raises:
         TrainingError: nothing is supervised, or training has diverged.
@@ -88,11 +114,16 @@ def train_examples(
     for line in preview(model, data, pace.of.batch, seed=seed).lines():
         budget.say(line)
     autocast = training_format(model)
-    loss_sum, finding = choose_loss(model.module, model.architecture, _batch(model, train_set[:4]), autocast=autocast)
-    if finding is not None:
-        budget.say(finding)
-    groups = split_by_length([example.length for example in held_out], TOKEN_BUDGET)
+    few = sorted(train_set[:TRIED_ROWS], key=lambda example: example.length)[:4]  # what is tried should take no time
+    chosen = choose_loss(model.module, model.architecture, _batch(model, few), autocast=autocast)
+    loss_sum = chosen.loss_sum
+    if chosen.finding is not None:
+        budget.say(chosen.finding)
+    groups = split_rows([example.length for example in held_out], TOKEN_BUDGET, packs=chosen.packs)
     held_out_batches = [[held_out[index] for index in group] for group in groups]
+    memory = plan_memory(model, max(example.length for example in train_set) + trainable.virtual_tokens)
+    if memory.recomputes:
+        budget.say("memory is short: activations are computed twice, and a step takes about a third longer")
     job = Job(
         module=model.module,
         lengths=tuple(example.length for example in train_set),
@@ -108,6 +139,12 @@ def train_examples(
         seed=seed,
         after_step=trainable.after_step,
         order=data.order,
+        decay=decay,
+        on_progress=on_progress,
+        packs=chosen.packs,
+        token_budget=memory.token_budget,
+        recomputes=memory.recomputes,
+        row_ids=tuple(example.row_id for example in train_set),
     )
     result, plan = run(job, budget)
     front = trainable.virtual_tokens
@@ -118,7 +155,8 @@ def train_examples(
         [[_shape(example, front) for example in group] for group in held_out_batches],
         model.architecture,
         trains=pace.trains,
-        gathers=loss_sum is not full_logits_loss,
+        gathers=chosen.gathers,
+        packs=chosen.packs,
     )
     return work + cut_work(train_set)
 
@@ -126,11 +164,11 @@ def train_examples(
 def mean_loss(model: LanguageModel, examples: Sequence[Example]) -> float:
     """Return the loss of examples in nats per supervised token, without training anything."""
     autocast = training_format(model)
-    loss_sum, _ = choose_loss(model.module, model.architecture, _batch(model, examples[:4]), autocast=autocast)
-    groups = split_by_length([example.length for example in examples], TOKEN_BUDGET)
+    chosen = choose_loss(model.module, model.architecture, _batch(model, examples[:4]), autocast=autocast)
+    groups = split_rows([example.length for example in examples], TOKEN_BUDGET, packs=chosen.packs)
     model.module.eval()
     with torch.no_grad():
-        return _mean_loss(model, [[examples[index] for index in group] for group in groups], loss_sum, autocast)
+        return _mean_loss(model, [[examples[index] for index in group] for group in groups], chosen.loss_sum, autocast)
 
 
 def _shape(example: Example, front: int) -> Shape:
@@ -157,11 +195,12 @@ def _mean_loss(
     return total / tokens
 
 
-def _fingerprint(model: LanguageModel, pace: str, data: TrainingSet) -> str:
-    """Hash of everything that training depends on besides its settings."""
-    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{pace}\n{data.order}\n".encode())
+def _fingerprint(model: LanguageModel, pace: str, data: TrainingSet) -> dict[str, str]:
+    """Everything that training depends on besides its settings, by parts, so that what differs can be named."""
+    digest = hashlib.sha256(f"{data.order}\n".encode())
     for examples in (data.examples, data.held_out):
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
             digest.update(f"{example}\n".encode())
-    return digest.hexdigest()
+    parts = {"model": model.fingerprint, "number_format": str(model.dtype), "method": pace}
+    return {**parts, "rows": digest.hexdigest()}

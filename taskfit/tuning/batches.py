@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil
 
-__all__ = ["StepPlan", "split_by_length"]
+__all__ = ["StepPlan", "split_by_length", "split_packed", "split_rows"]
 
 CALL_OVERHEAD_TOKENS = 256
 """What one more call of the model costs, in tokens that could have been computed instead (a rough constant)."""
@@ -46,6 +46,34 @@ def split_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]
     return groups[::-1]
 
 
+def split_packed(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Split rows into groups of at most ``token_budget`` tokens, nothing padded, as evenly as their order allows.
+
+    Args:
+        lengths: tokens of each row, at least 1. A row longer than the budget is alone in its group.
+        token_budget: most tokens of a group.
+
+    Returns:
+        Indices of the rows in their order; every row once.
+    """
+    count = ceil(sum(lengths) / token_budget)
+    share = sum(lengths) / max(1, count)  # even groups: a last one of few tokens would be slow
+    groups: list[list[int]] = []
+    tokens = done = 0
+    for index, length in enumerate(lengths):
+        if not groups or tokens + length > token_budget or done + length / 2 > share * len(groups):
+            groups.append([])
+            tokens = 0
+        groups[-1].append(index)
+        tokens, done = tokens + length, done + length
+    return groups
+
+
+def split_rows(lengths: Sequence[int], token_budget: int, *, packs: bool) -> list[list[int]]:
+    """Split rows into micro-batches: :func:`split_packed` where padding is left out, else :func:`split_by_length`."""
+    return split_packed(lengths, token_budget) if packs else split_by_length(lengths, token_budget)
+
+
 @dataclass(frozen=True)
 class StepPlan:
     """Which rows each optimiser step sees, and in which micro-batches.
@@ -59,6 +87,7 @@ class StepPlan:
         token_budget: most tokens of a micro-batch, padding included.
         seed: of the order of the rows; every epoch has its own.
         order: the row at each place of the training, one step behind the other; None: drawn from the seed.
+        packs: whether padding is left out of micro-batches, so that rows of any length go together.
     """
 
     lengths: tuple[int, ...]
@@ -66,6 +95,7 @@ class StepPlan:
     token_budget: int
     seed: int
     order: tuple[int, ...] | None = None
+    packs: bool = False
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -80,11 +110,19 @@ class StepPlan:
         order = _epoch_order(len(self.lengths), self.seed, epoch)
         return list(order[position * self.batch : (position + 1) * self.batch])
 
-    def micro_batches_at(self, step: int) -> list[list[int]]:
-        """Return the same rows in groups of like length."""
+    def micro_batches_at(self, step: int, *, rank: int = 0, ranks: int = 1) -> list[list[int]]:
+        """Return the same rows in groups that go through the model together.
+
+        Args:
+            step: optimiser step, from 0.
+            rank: which of ``ranks`` processes wants its part.
+            ranks: processes that share a step; every row goes to one of them.
+        """
         rows = self.rows_at(step)
-        groups = split_by_length([self.lengths[row] for row in rows], self.token_budget)
-        return [[rows[index] for index in group] for group in groups]
+        lengths = [self.lengths[row] for row in rows]
+        budget = min(self.token_budget, ceil(sum(lengths) / ranks))
+        groups = split_rows(lengths, budget, packs=self.packs)
+        return [[rows[index] for index in group] for group in groups[rank::ranks]]
 
 
 @lru_cache(maxsize=8)

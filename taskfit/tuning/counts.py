@@ -28,6 +28,7 @@ def fit_work(
     *,
     trains: Literal["all", "adapter"],
     gathers: bool,
+    packs: bool = False,
 ) -> Work:
     """Count the forward and backward passes of all steps, and the forward passes of all validations.
 
@@ -39,27 +40,31 @@ def fit_work(
         architecture: decides what attends to what.
         trains: ``all`` where every weight had a gradient, ``adapter`` where the base was frozen.
         gathers: whether only supervised positions reached the output layer.
+        packs: whether padding was left out.
     """
     steps = (group for step in range(result.steps_done) for group in plan.micro_batches_at(step))
     batches = ([shapes[row] for row in group] for group in steps)
-    work = batches_work(batches, architecture, gathers=gathers)
+    work = batches_work(batches, architecture, gathers=gathers, packs=packs)
     is_all = trains == "all"
     work += Work(
         trained_tokens=work.computed_tokens if is_all else 0,
         trained_frozen_tokens=0 if is_all else work.computed_tokens,
     )
     validations = sum(point.validation is not None for point in result.curve)
-    once = batches_work(validation_batches, architecture, gathers=gathers)
+    once = batches_work(validation_batches, architecture, gathers=gathers, packs=packs)
     for _ in range(validations):
         work += once
     return work
 
 
-def batches_work(batches: Iterable[Sequence[Shape]], architecture: Architecture, *, gathers: bool) -> Work:
-    """Count one forward pass over each batch, padded to its longest row."""
+def batches_work(
+    batches: Iterable[Sequence[Shape]], architecture: Architecture, *, gathers: bool, packs: bool = False
+) -> Work:
+    """Count one forward pass over each batch, padded to its longest row unless padding is left out."""
     work = Work()
     for batch in batches:
-        work += _one(batch, architecture, gathers=gathers)
+        for padded in [[row] for row in batch] if packs else [batch]:
+            work += _one(padded, architecture, gathers=gathers)
     return work
 
 

@@ -8,7 +8,7 @@ alone, in chunks whose logits are recomputed going backward, so that neither pro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from taskfit.errors import TrainingError
 from taskfit.models.language_model import Architecture
 from taskfit.tuning.examples import IGNORED
+from taskfit.tuning.linear_loss import linear_cross_entropy_sum
+from taskfit.tuning.packed import is_packable, pack, packed_hidden, packed_loss, unwrapped
 
 __all__ = [
+    "Chosen",
     "choose_loss",
     "cross_entropy_sum",
     "full_logits_loss",
@@ -42,6 +45,30 @@ TOLERANCE = 1e-4
 
 TOLERANCE_BFLOAT16 = 2e-2
 """The same for weights in bfloat16, which keeps three digits."""
+
+TOLERANCE_PACKED_BFLOAT16 = 5e-2
+"""The same for hidden states through all layers: two orders of rounding differ by up to 2 % after 30 layers."""
+
+_FULL_LOGITS = (
+    "this model changes its logits after the output layer, so the loss computes them at every position (slower)"
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The loss that a model is trained with.
+
+    Attributes:
+        loss_sum: see :mod:`taskfit.tuning.trainer`.
+        gathers: whether only supervised positions reach the output layer.
+        packs: whether padding is left out before the model computes, so that rows of any length go together.
+        finding: a sentence for the user where the loss is not a usual one.
+    """
+
+    loss_sum: LossSum
+    gathers: bool
+    packs: bool = False
+    finding: str | None = None
 
 
 def cross_entropy_sum(hidden: Tensor, head: Head, targets: Tensor, *, chunk_tokens: int = CHUNK_TOKENS) -> Tensor:
@@ -70,6 +97,10 @@ def cross_entropy_sum(hidden: Tensor, head: Head, targets: Tensor, *, chunk_toke
 def gathered_loss(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
     """Loss of a decoder whose logits are its output layer applied to its last hidden states."""
     hidden, head, targets = _gathered(module, batch)
+    if type(head) is torch.nn.Linear:
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = None if head.bias is None else head.bias.to(hidden.dtype)
+            return linear_cross_entropy_sum(hidden, head.weight.to(hidden.dtype), bias, targets), len(targets)
     return cross_entropy_sum(hidden, head, targets), len(targets)
 
 
@@ -107,27 +138,36 @@ def choose_loss(
     batch: dict[str, Tensor],
     *,
     autocast: torch.dtype | None = None,
-) -> tuple[LossSum, str | None]:
-    """Return the cheapest loss that is right for the model, and a sentence for the user where it is not the usual one.
+) -> Chosen:
+    """Return the cheapest loss that is right for the model.
 
-    The gathered loss leaves out whatever a model does to its logits after the output layer (scaling, soft-capping).
-    So the logits are computed both ways once, on one batch, and the gathered loss is used only where they agree.
-    Weights of several number formats work together only under ``autocast``, as they will in training.
+    The gathered loss leaves out whatever a model does to its logits after the output layer (scaling, soft-capping),
+    and the packed one computes the layers itself. So each is tried once, on one batch, against the model's own
+    results, and used only where they agree.
+
+    Args:
+        module: the model as it will be trained.
+        architecture: of the model.
+        batch: rows as :func:`taskfit.tuning.examples.collate` makes them; a few suffice.
+        autocast: number format of the forward pass in training; None: that of the weights.
 
     Raises:
         TrainingError: the logits are not finite before training has begun.
     """
     if architecture == "encoder-decoder":
-        return sequence_to_sequence_loss, None
+        return Chosen(sequence_to_sequence_loss, gathers=False)
     was_training = module.training
     formats = {value.dtype for value in module.parameters() if value.is_floating_point()}
     is_mixed = autocast is not None and len(formats) > 1
     device = next(module.parameters()).device.type
+    packs = is_packable(module)
     module.eval()
     try:
         with torch.no_grad(), torch.autocast(device, dtype=autocast, enabled=is_mixed):
             own = _own_logits(module, batch)[0].float()
-            gathered = _gathered_logits(module, batch)
+            gathered = _gathered_or_none(module, batch)
+            logits = None if gathered is None else gathered[1](gathered[0])
+            hidden = packed_hidden(module, pack(batch)) if packs else None
     finally:
         module.train(was_training)
     if not bool(own.isfinite().all()):
@@ -135,12 +175,16 @@ def choose_loss(
             "the untrained model gives logits that are not finite",
             "The model's weights or number format are broken: load it with dtype='float32'.",
         )
-    tolerance = TOLERANCE if formats == {torch.float32} else TOLERANCE_BFLOAT16
-    if gathered is not None and float((gathered - own).norm() / own.norm().clamp_min(1e-9)) <= tolerance:
-        return gathered_loss, None
-    return full_logits_loss, (
-        "this model changes its logits after the output layer, so the loss computes them at every position (slower)"
-    )
+    is_exact = formats == {torch.float32}
+    if gathered is None or logits is None or _gap(logits, own) > (TOLERANCE if is_exact else TOLERANCE_BFLOAT16):
+        return Chosen(full_logits_loss, gathers=False, finding=_FULL_LOGITS)
+    packs = hidden is not None and _gap(hidden, gathered[0]) <= (TOLERANCE if is_exact else TOLERANCE_PACKED_BFLOAT16)
+    return Chosen(packed_loss if packs else gathered_loss, gathers=True, packs=packs)
+
+
+def _gap(found: Tensor, own: Tensor) -> float:
+    """Relative distance between two results that should be the same."""
+    return float((found.float() - own.float()).norm() / own.float().norm().clamp_min(1e-9))
 
 
 def _gathered(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Head, Tensor]:
@@ -148,7 +192,7 @@ def _gathered(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor
 
     Position i of the hidden states predicts token i + 1, so the states one before each label are gathered.
     """
-    model = _unwrapped(module)
+    model = unwrapped(module)
     hidden = model.base_model(**_read(batch), use_cache=False).last_hidden_state
     targets = batch["labels"][:, 1:]
     is_supervised = targets != IGNORED
@@ -168,19 +212,13 @@ def _read(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
 
 
-def _gathered_logits(module: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor | None:
-    """The output layer's logits, or None where the model has not the usual parts."""
+def _gathered_or_none(module: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Head] | None:
+    """(hidden states, output layer), or None where the model has not the usual parts."""
     try:
         hidden, head, _ = _gathered(module, batch)
-        return head(hidden).float()
     except (AttributeError, TypeError):
         return None
-
-
-def _unwrapped(module: torch.nn.Module) -> Any:
-    """The transformers model inside a PEFT wrapper; its layers carry the adapters."""
-    unwrap: Any = getattr(module, "get_base_model", None)
-    return module if unwrap is None else unwrap()
+    return hidden, head
 
 
 def _as_it_is(logits: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from taskfit.errors import ConfigError, Faults, TrainingError
 from taskfit.tuning.checkpoint import TrainState, check_same_run, load_state, save_state
+from taskfit.tuning.ranks import Ranks, join_ranks
 from taskfit.tuning.schedule import Decay, rate_share
 
 __all__ = [
@@ -43,6 +44,14 @@ BatchesAt = Callable[[int], Sequence[Batch]]
 
 LossSum = Callable[[torch.nn.Module, Batch], tuple[Tensor, int]]
 """(loss summed over the supervised tokens, in nats; number of supervised tokens) of one micro-batch."""
+
+NameBatch = Callable[[int, int], str]
+"""What a step's micro-batch holds, in words, for errors; takes the step and the micro-batch, both from 0."""
+
+DIVERGED_NATS = 3.0
+"""Rise of the loss, mean of ``DIVERGED_STEPS`` steps against that of the first ones, at which training has diverged."""
+
+DIVERGED_STEPS = 10
 
 AfterStep = Callable[[torch.optim.Optimizer, int, int], None]
 """Takes the optimiser, the optimiser steps done and those planned. A method whose weights follow a schedule of their
@@ -159,10 +168,11 @@ def train(
     *,
     validate: Callable[[], float] | None = None,
     folder: Path | None = None,
-    fingerprint: str = "",
+    fingerprint: str | Mapping[str, str] = "",
     on_progress: Callable[[Progress], None] | None = None,
     autocast: torch.dtype | None = None,
     after_step: AfterStep | None = None,
+    name_batch: NameBatch | None = None,
 ) -> TrainResult:
     """Train the parameters of ``module`` that require gradients, in place.
 
@@ -174,15 +184,21 @@ def train(
         validate: called every ``config.validate_every`` steps in evaluation mode without gradients; lower is
             better. The module ends with the weights of the best value.
         folder: where to keep a checkpoint, and to resume from one of the same run.
-        fingerprint: what else identifies the run (data, model, method); a checkpoint of another one is refused.
+        fingerprint: what else identifies the run, in one word or by its parts (data, model, method); a checkpoint
+            of another one is refused, and the parts that differ are named.
         on_progress: called after each step; what it raises ends the training, with the state saved before.
         autocast: run the loss function under autocast of this type (bfloat16); weights and state stay float32.
         after_step: called after every optimiser step. What it remembers must stand in the optimiser's state of a
             parameter, as tensors: nothing else is in a checkpoint.
+        name_batch: names a micro-batch whose loss or gradient is not finite.
+
+    Where a launcher (``accelerate launch``, ``torchrun``) has started several processes, each must be given its own
+    part of every step's micro-batches by ``batches_at``; losses, tokens and gradients are summed over all of them.
 
     Raises:
         ConfigError: ``validate`` and ``config.validate_every`` do not go together.
-        TrainingError: nothing is trainable or supervised, or a loss, gradient or validation is not finite.
+        TrainingError: nothing is trainable or supervised, a loss, gradient or validation is not finite, or the loss
+            has risen so far that training has diverged.
         StudyError: the folder's checkpoint is damaged or belongs to another run.
     """
     if (validate is None) != (config.validate_every == 0):
@@ -195,12 +211,13 @@ def train(
     started = time.monotonic()
     with torch.random.fork_rng(devices=_cuda_devices(run.parameters)):
         while not run.is_done:
-            loss, norm, tokens = _optimise(run, batches_at(run.state.step), loss_sum, autocast)
+            loss, norm, tokens = _optimise(run, batches_at(run.state.step), loss_sum, autocast, name_batch)
             if after_step is not None:
                 after_step(run.optimizer, run.state.step + 1, config.steps)
             is_validated = validate is not None and run.is_validated_next
             validation = _validated(module, validate, run.state.step + 1) if validate and is_validated else None
             run.note(loss, validation)
+            _check_course([point[0] for point in run.state.curve])
             run.save_when_due()
             tokens_done += tokens
             if on_progress is not None:
@@ -217,18 +234,23 @@ def train(
 
 
 def _optimise(
-    run: _Run, batches: Sequence[Batch], loss_sum: LossSum, autocast: torch.dtype | None
+    run: _Run,
+    batches: Sequence[Batch],
+    loss_sum: LossSum,
+    autocast: torch.dtype | None,
+    name_batch: NameBatch | None,
 ) -> tuple[float, float, int]:
     """One optimiser step: (loss per token, gradient norm before clipping, supervised tokens)."""
     step, parameters = run.state.step, list(run.parameters.values())
     torch.manual_seed(_seed_of(run.config.seed, step))
     run.module.train()
     run.optimizer.zero_grad(set_to_none=True)
-    loss_total, tokens_total = 0.0, 0
+    loss_total, tokens_total = 0.0, 0.0
     for index, batch in enumerate(batches):
         with _autocast(parameters[0].device, autocast):
             loss, tokens = loss_sum(run.module, batch)
-        where = f"step {step + 1}, micro-batch {index + 1} of {len(batches)}"
+        named = "" if name_batch is None else f" ({name_batch(step, index)})"
+        where = f"step {step + 1}, micro-batch {index + 1} of {len(batches)}{named}"
         _check_finite(loss.item(), "loss", where)
         if tokens == 0:
             continue  # a sum over no tokens: adds nothing, and may not even depend on the weights
@@ -238,6 +260,8 @@ def _optimise(
         _check_finite(torch.nn.utils.get_total_norm(_gradients(parameters)).item(), "gradient norm", where)
         loss_total += loss.item()
         tokens_total += tokens
+    run.ranks.add_gradients(parameters)
+    loss_total, tokens_total = run.ranks.add(loss_total, tokens_total)
     if tokens_total == 0:
         raise TrainingError(
             f"step {step + 1} has no supervised token in its {len(batches)} micro-batches",
@@ -249,7 +273,7 @@ def _optimise(
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate(step)
     run.optimizer.step()
-    return loss_total / tokens_total, norm, tokens_total
+    return loss_total / tokens_total, norm, int(tokens_total)
 
 
 def _progress(run: _Run, norm: float, tokens_done: int, first_step: int, wall_s: float) -> Progress:
@@ -264,16 +288,25 @@ def _progress(run: _Run, norm: float, tokens_done: int, first_step: int, wall_s:
 class _Run:
     """The module, its optimiser and the state they have reached."""
 
-    def __init__(self, module: torch.nn.Module, config: TrainConfig, fingerprint: str, folder: Path | None) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        config: TrainConfig,
+        fingerprint: str | Mapping[str, str],
+        folder: Path | None,
+    ) -> None:
         self.module = module
         self.config = config
         self.folder = folder
         self.parameters = _trainable(module)
+        self.ranks: Ranks = join_ranks(next(iter(self.parameters.values())).device)
         self.optimizer = _adamw(self.parameters, config)
         settings = {key: value for key, value in asdict(config).items() if key != "checkpoint_every_s"}
         shapes = {name: list(parameter.shape) for name, parameter in self.parameters.items()}
         trainable = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
-        identity = {**settings, "fingerprint": fingerprint, "trainable_parameters": trainable}
+        parts = {"fingerprint": fingerprint} if isinstance(fingerprint, str) else dict(fingerprint)
+        # Another torch rounds differently somewhere, so the rest of the run would not be the same one's.
+        identity = {**settings, **parts, "trainable_parameters": trainable, "torch": str(torch.__version__)}
         self.state = TrainState(0, identity, {}, {}, {}, 0, None, 0, False, ())
         found = load_state(folder) if folder is not None else None
         if found is not None and folder is not None:
@@ -315,8 +348,8 @@ class _Run:
         self.state = replace(state, stopped_early=has_lost_patience and state.step < self.config.steps)
 
     def save(self) -> None:
-        """Write the state with the current weights and optimiser values, if there is a folder."""
-        if self.folder is None:
+        """Write the state with the current weights and optimiser values, if there is a folder; one process does."""
+        if self.folder is None or self.ranks.rank:
             return
         optimizer = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
         weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
@@ -398,6 +431,19 @@ def _check_finite(value: float, what: str, where: str) -> None:
         raise TrainingError(
             f"the {what} is {value} at {where}",
             "Lower the learning rate or clip_norm; if it happens at step 1, look for wrong values in the data.",
+        )
+
+
+def _check_course(losses: Sequence[float]) -> None:
+    """Stop a training whose loss has risen far above where it began: it is not coming back."""
+    if len(losses) < 2 * DIVERGED_STEPS:
+        return
+    first, last = (sum(part) / DIVERGED_STEPS for part in (losses[:DIVERGED_STEPS], losses[-DIVERGED_STEPS:]))
+    if last > first + DIVERGED_NATS:
+        raise TrainingError(
+            f"training has diverged: over the {DIVERGED_STEPS} steps up to step {len(losses)} the loss is {last:.2f} "
+            f"nats a token, over the first {DIVERGED_STEPS} it was {first:.2f}",
+            "Lower the learning rate, or warm up over more steps.",
         )
 
 

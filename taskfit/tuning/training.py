@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from taskfit.errors import ResourceError
+from taskfit.errors import ConfigError, ResourceError
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.checkpoint import load_state
+from taskfit.tuning.memory_plan import TOKEN_BUDGET, can_recompute
+from taskfit.tuning.ranks import Ranks, join_ranks
+from taskfit.tuning.schedule import Decay
 from taskfit.tuning.trainer import AfterStep, Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
 
 if TYPE_CHECKING:
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TOKEN_BUDGET", "Job", "run"]
 
-TOKEN_BUDGET = 4096
-"""Most tokens of a micro-batch to begin with, padding included; halved when memory does not suffice."""
-
 SAY_EVERY_S = 10.0
 """Wall seconds between lines of progress; validations are always said."""
 
@@ -34,6 +34,9 @@ PLAIN_ATTENTION_VALUES = 2**24
 """Most attention scores of a layer that plain attention may hold: 32 MB in bfloat16."""
 
 _UNKNOWN_HEADS = 12
+
+NAMED_ROWS = 8
+"""Most rows that an error names."""
 
 SPARE_COPY_BYTES = 2**30
 """On the CPU, larger sets of weights are not copied for a second try: the copy itself could exhaust memory."""
@@ -54,10 +57,16 @@ class Job:
         weight_decay: decoupled, on matrices.
         schedule: steps and validations.
         autocast: number format of the forward pass; None: that of the weights.
-        fingerprint: identifies model, method and data; a checkpoint of another job is refused.
+        fingerprint: identifies model, method and data, best by their names; a checkpoint of another job is refused.
         seed: of row order and dropout.
         after_step: called after every optimiser step; see :func:`taskfit.tuning.trainer.train`.
         order: the row at each place of the training; see :class:`taskfit.tuning.batches.StepPlan`.
+        decay: how the learning rate falls after the warm-up.
+        on_progress: called after each step, beside what the budget is told.
+        packs: whether the loss leaves padding out, so that rows need not be of like length.
+        row_ids: the rows' names, for errors; without them, their numbers.
+        token_budget: most tokens of a micro-batch to begin with.
+        recomputes: whether layers drop their activations and compute them again going backward.
     """
 
     module: torch.nn.Module
@@ -70,10 +79,16 @@ class Job:
     weight_decay: float
     schedule: Schedule
     autocast: torch.dtype | None
-    fingerprint: str
+    fingerprint: str | Mapping[str, str]
     seed: int
     after_step: AfterStep | None = None
     order: tuple[int, ...] | None = None
+    decay: Decay = "linear"
+    on_progress: Callable[[Progress], None] | None = None
+    packs: bool = False
+    row_ids: tuple[str, ...] = ()
+    token_budget: int = TOKEN_BUDGET
+    recomputes: bool = False
 
 
 def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
@@ -88,24 +103,37 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
         ResourceError: not even one row fits into memory.
         TrainingError: the loss or a gradient is not finite.
         StudyError: the checkpoint in the budget's folder belongs to another job.
+        ConfigError: several processes train together, and the budget limits their time.
     """
-    plan = StepPlan(job.lengths, job.batch, TOKEN_BUDGET, job.seed, job.order)
+    ranks = join_ranks(next(job.module.parameters()).device)
+    if ranks.count > 1 and budget.wall_s is not None:
+        raise ConfigError("processes that train together cannot keep a time limit", "Leave the limit out.")
+    plan = StepPlan(job.lengths, job.batch, job.token_budget, job.seed, job.order, job.packs)
     start = _spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
     while True:
         try:
-            result = _train(job, plan, budget, deadline)
+            with _recomputing(job.module, job.recomputes):
+                result = _train(job, plan, budget, deadline, ranks)
             break
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        if start is None or plan.token_budget <= min(job.lengths):
+        is_smallest = plan.token_budget <= min(job.lengths)
+        is_last = is_smallest and (job.recomputes or not can_recompute(job.module))
+        if ranks.count > 1 or start is None or is_last:
             raise ResourceError(
                 f"training ran out of memory with {plan.token_budget} tokens at a time",
                 "Choose a smaller model, shorter texts, or a method that trains fewer weights, such as lora.",
             )
-        plan = replace(plan, token_budget=plan.token_budget // 2)
-        budget.say(f"memory ran out; micro-batches halved to {plan.token_budget} tokens, {job.batch} rows a step kept")
+        if is_smallest:
+            job = replace(job, recomputes=True)
+            budget.say("memory ran out with one row at a time; activations are computed twice from now on")
+        else:
+            plan = replace(plan, token_budget=plan.token_budget // 2)
+            budget.say(
+                f"memory ran out; micro-batches halved to {plan.token_budget} tokens, {job.batch} rows a step kept"
+            )
         _put_back(job.module, start)
     job.module.eval()
     for parameter in job.module.parameters():
@@ -113,15 +141,21 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
     return result, plan
 
 
-def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> TrainResult:
+def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ranks: Ranks) -> TrainResult:
     config = TrainConfig(
         steps=job.schedule.steps,
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
+        decay=job.decay,
         validate_every=job.schedule.validate_every,
         patience=job.schedule.patience,
         seed=job.seed,
     )
+
+    def part(step: int) -> list[list[int]]:
+        return plan.micro_batches_at(step, rank=ranks.rank, ranks=ranks.count)
+
+    tokens = _Counter(plan)
     with ExitStack() as stack:
         folder = None if budget.folder is None else budget.folder / "training"
         if folder is None and deadline is not None:  # stopping half-way needs the state that the trainer saves
@@ -129,19 +163,34 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None) -> 
         try:
             return train(
                 job.module,
-                lambda step: [job.collate(rows) for rows in plan.micro_batches_at(step)],
+                lambda step: [job.collate(rows) for rows in part(step)],
                 _with_fast_attention(job),
                 config,
                 validate=job.validate,
                 folder=folder,
                 fingerprint=job.fingerprint,
-                on_progress=_reporter(budget.say, deadline),
+                on_progress=_reporter(budget.say, deadline, tokens, job.on_progress),
                 autocast=job.autocast,
                 after_step=job.after_step,
+                name_batch=lambda step, index: _names(job, part(step)[index]),
             )
         except _TimeIsUp:
             assert folder is not None  # made above wherever there is a deadline
             return _stopped(job.module, folder, budget)
+
+
+@contextmanager
+def _recomputing(module: torch.nn.Module, recomputes: bool) -> Iterator[None]:
+    """Let layers drop their activations in training and compute them again going backward."""
+    if not recomputes:
+        yield
+        return
+    model: Any = module
+    model.activation_checkpointing_enable()
+    try:
+        yield
+    finally:
+        model.activation_checkpointing_disable()
 
 
 def _with_fast_attention(job: Job) -> LossSum:
@@ -153,7 +202,7 @@ def _with_fast_attention(job: Job) -> LossSum:
     module = job.module
     is_affected = job.autocast == torch.bfloat16 and next(module.parameters()).device.type == "cpu"
     heads = max(_known_heads(module), default=_UNKNOWN_HEADS)
-    if not is_affected or TOKEN_BUDGET * heads * max(job.lengths) > PLAIN_ATTENTION_VALUES:
+    if job.packs or not is_affected or TOKEN_BUDGET * heads * max(job.lengths) > PLAIN_ATTENTION_VALUES:
         return job.loss_sum
 
     def loss_sum(module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
@@ -173,27 +222,56 @@ class _TimeIsUp(Exception):  # noqa: N818 - not an error
     """Ends the training loop from inside its progress report."""
 
 
-def _reporter(say: Callable[[str], None], deadline: float | None) -> Callable[[Progress], None]:
+def _names(job: Job, rows: Sequence[int]) -> str:
+    """The rows of a micro-batch, in words: the first few and how many more."""
+    names = [job.row_ids[row] if job.row_ids else str(row) for row in rows]
+    more = "" if len(names) <= NAMED_ROWS else f" and {len(names) - NAMED_ROWS} more"
+    return f"rows {', '.join(names[:NAMED_ROWS])}{more}"
+
+
+class _Counter:
+    """Counts real tokens (prompts and answers, no padding) of the steps done in this call."""
+
+    def __init__(self, plan: StepPlan) -> None:
+        self.plan = plan
+        self.tokens = 0
+        self.started = time.monotonic()
+
+    def rate(self, step: int) -> float:
+        """Add a step (from 0), and return the tokens a wall second so far."""
+        self.tokens += sum(self.plan.lengths[row] for row in self.plan.rows_at(step))
+        return self.tokens / max(time.monotonic() - self.started, 1e-9)
+
+
+def _reporter(
+    say: Callable[[str], None],
+    deadline: float | None,
+    counter: _Counter,
+    also: Callable[[Progress], None] | None,
+) -> Callable[[Progress], None]:
     """A function that says how training goes, and ends it when its time is up."""
     said_at = time.monotonic()
 
     def report(progress: Progress) -> None:
         nonlocal said_at
+        if also is not None:
+            also(progress)
         now = time.monotonic()
+        rate = counter.rate(progress.step - 1)
         if progress.validation is not None or progress.step == progress.steps or now - said_at >= SAY_EVERY_S:
             said_at = now
-            say(_line(progress))
+            say(_line(progress, rate))
         if deadline is not None and now >= deadline and progress.step < progress.steps:
             raise _TimeIsUp
 
     return report
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: Progress, tokens_per_s: float) -> str:
     validation = "" if progress.validation is None else f", validation {progress.validation:.4f}"
     return (
         f"step {progress.step} of {progress.steps}: loss {progress.loss:.4f}{validation}, "
-        f"gradient norm {progress.gradient_norm:.2f}, about {progress.left_s:.0f} s left"
+        f"gradient norm {progress.gradient_norm:.2f}, {tokens_per_s:.0f} tokens/s, about {progress.left_s:.0f} s left"
     )
 
 

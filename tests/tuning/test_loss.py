@@ -20,6 +20,7 @@ from taskfit.tuning.loss import (
     gathered_loss,
     sequence_to_sequence_loss,
 )
+from taskfit.tuning.packed import packed_loss
 from tests.tuning.keyword_task import Family, keyword_task, tiny_model
 
 DECODERS: tuple[Family, ...] = ("llama", "gpt2", "chat")
@@ -113,7 +114,8 @@ def test_gathered_and_full_losses_have_the_same_gradient(folder: Path) -> None:
 def test_usual_decoders_get_the_gathered_loss(folder: Path, family: Family) -> None:
     """Nothing need be said then."""
     model = tiny_model(folder, family)
-    assert choose_loss(model.module, "decoder", batch_for(model)) == (gathered_loss, None)
+    chosen = choose_loss(model.module, "decoder", batch_for(model))
+    assert chosen.gathers and chosen.finding is None and chosen.loss_sum in (gathered_loss, packed_loss)
 
 
 def test_a_model_that_scales_its_logits_gets_the_full_loss(folder: Path) -> None:
@@ -133,7 +135,8 @@ def test_a_model_that_scales_its_logits_gets_the_full_loss(folder: Path) -> None
         )
     ).eval()
     batch = batch_for(usual)
-    loss, finding = choose_loss(module, "decoder", batch)
+    chosen = choose_loss(module, "decoder", batch)
+    loss, finding = chosen.loss_sum, chosen.finding
     assert loss is full_logits_loss
     assert finding is not None and "every position" in finding
     count = int((batch["labels"] != IGNORED).sum())
@@ -152,7 +155,7 @@ def test_a_model_without_the_usual_parts_gets_the_full_loss(folder: Path) -> Non
         def forward(self, **batch: object) -> object:
             return self.inside(**batch)
 
-    assert choose_loss(Bare(), "decoder", batch_for(usual))[0] is full_logits_loss
+    assert choose_loss(Bare(), "decoder", batch_for(usual)).loss_sum is full_logits_loss
 
 
 def test_a_broken_model_is_refused_before_training(folder: Path) -> None:

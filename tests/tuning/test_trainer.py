@@ -409,3 +409,27 @@ def test_all_faults_of_a_config_are_told_together():
         *("clip_norm", "patience", "seed"),
     ):
         assert name in str(caught.value)
+
+
+def test_a_run_that_diverges_is_stopped():
+    """The loss climbs without ever being infinite: stopped once it is far above where it began."""
+    risen = iter(range(1000))
+
+    def rising(module, batch):
+        loss, tokens = loss_sum(module, batch)
+        return loss * 0 + 0.5 * next(risen) * tokens, tokens
+
+    with pytest.raises(TrainingError, match="training has diverged"):
+        train(network(), batches_at, rising, replace(CONFIG, steps=100))
+
+
+def test_a_batch_that_is_not_finite_is_named():
+    """By what the caller says of it."""
+    with pytest.raises(TrainingError, match=r"step 1, micro-batch 1 of \d+ \(rows a, b of step 0\)"):
+        train(
+            network(),
+            batches_at,
+            lambda module, batch: (loss_sum(module, batch)[0] * float("nan"), 1),
+            CONFIG,
+            name_batch=lambda step, index: f"rows a, b of step {step}",
+        )

@@ -1,0 +1,191 @@
+"""The loss of decoders of the Llama kind, on rows without padding and with every layer as one fused function.
+
+Whether a model is of that kind is read from its modules; whether the result is the model's own is tried by
+:func:`taskfit.tuning.loss.choose_loss` on real rows. Everything else takes the plain way, through the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from taskfit.tuning.examples import IGNORED
+from taskfit.tuning.fused_layer import FusedLayer, LayerShape, Projection, layer_inputs
+from taskfit.tuning.linear_loss import linear_cross_entropy_sum
+from taskfit.tuning.row_attention import Rows
+
+__all__ = ["Packed", "is_packable", "pack", "packed_hidden", "packed_loss", "unwrapped"]
+
+LAYER_KINDS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
+"""Layers that are a norm, rotary attention, a norm and a gated MLP, each added to the stream, and nothing else."""
+
+ROTARY_KINDS = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary positions whose angles depend on the position alone, not on the longest row."""
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A micro-batch whose rows lie one behind the other.
+
+    Attributes:
+        ids, positions: shape (tokens,).
+        rows: where each row begins and ends.
+        places: tokens before a supervised one, shape (supervised,).
+        targets: the supervised tokens, shape (supervised,).
+    """
+
+    ids: Tensor
+    positions: Tensor
+    rows: Rows
+    places: Tensor
+    targets: Tensor
+
+
+def pack(batch: dict[str, Tensor]) -> Packed:
+    """Leave out the padding of a micro-batch as :func:`taskfit.tuning.examples.collate` makes it.
+
+    Where rows are packed of several texts, each text is a row here; padding stays, as a text of its own.
+    """
+    mask, positions = batch.get("attention_mask"), batch.get("position_ids")
+    is_real = torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+    places = (is_real.cumsum(1) - 1)[is_real] if positions is None else positions.flatten()
+    starts = (places == 0).nonzero()[:, 0].tolist()
+    rows = list(zip(starts, [*starts[1:], len(places)], strict=True))
+    is_before = torch.zeros_like(is_real)
+    is_before[:, :-1] = batch["labels"][:, 1:] != IGNORED
+    targets = batch["labels"][:, 1:][is_before[:, :-1]]
+    return Packed(batch["input_ids"][is_real], places, rows, is_before[is_real].nonzero()[:, 0], targets)
+
+
+def packed_loss(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+    """(summed loss in nats, supervised tokens) of a model for which :func:`is_packable` holds."""
+    packed = pack(batch)
+    model = unwrapped(module)
+    hidden = packed_hidden(module, packed)
+    head = model.get_output_embeddings()
+    with torch.autocast(hidden.device.type, enabled=False):
+        bias = None if head.bias is None else head.bias.to(hidden.dtype)
+        loss = linear_cross_entropy_sum(hidden, head.weight.to(hidden.dtype), bias, packed.targets)
+    return loss, len(packed.targets)
+
+
+def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
+    """Last hidden states before each supervised token, shape (supervised, width).
+
+    They are in autocast's format where that is on, else in that of the embedding.
+    """
+    body = unwrapped(module).base_model
+    kind = packed.ids.device.type
+    embedded = body.embed_tokens(packed.ids)
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else embedded.dtype
+    with torch.autocast(kind, enabled=False):
+        hidden = embedded.to(dtype)
+        with torch.no_grad():
+            cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
+        for layer in body.layers:
+            inputs = (_shape(layer), packed.rows, hidden, cos[0], sin[0], *_inputs(layer, dtype))
+            if module.training and getattr(layer, "gradient_checkpointing", False):
+                hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = FusedLayer.apply(*inputs)  # type: ignore[no-untyped-call]
+        normed: Tensor = body.norm(hidden.index_select(0, packed.places))
+        return normed.to(dtype)
+
+
+def is_packable(module: nn.Module) -> bool:
+    """Whether the module's parts are those that the fused layer knows, with nothing hooked in or dropped out."""
+    try:
+        return _is_packable(module)
+    except AttributeError:  # some part is not there at all
+        return False
+
+
+def _is_packable(module: nn.Module) -> bool:
+    if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
+        return False
+    model = unwrapped(module)
+    body, head = model.base_model, model.get_output_embeddings()
+    if type(body.embed_tokens) is not nn.Embedding or type(head) is not nn.Linear:
+        return False
+    if getattr(model.config, "sliding_window", None) is not None:
+        return False
+    if body.rotary_emb.rope_type not in ROTARY_KINDS or not _is_norm(body.norm):
+        return False
+    return len(body.layers) == model.config.num_hidden_layers and all(_is_known(layer) for layer in body.layers)
+
+
+def _is_known(layer: Any) -> bool:
+    """Whether the layer is one that :class:`FusedLayer` computes."""
+    attention, mlp = layer.self_attn, layer.mlp
+    if type(layer).__name__ not in LAYER_KINDS or attention.attention_dropout:
+        return False
+    if hasattr(attention, "q_norm"):
+        return False
+    if type(mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation"):
+        return False
+    norms = (layer.input_layernorm, layer.post_attention_layernorm)
+    return all(_is_linear(one) for one in _linears(layer)) and all(_is_norm(norm) for norm in norms)
+
+
+def _is_norm(norm: Any) -> bool:
+    return type(norm).__name__.endswith("RMSNorm") and norm.weight.ndim == 1 and norm.variance_epsilon > 0
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """A plain linear layer, or one with a single active low-rank update of the usual form."""
+    if type(layer) is nn.Linear:
+        return True
+    lora: Any = layer
+    if f"{type(lora).__module__}.{type(lora).__name__}" != "peft.tuners.lora.layer.Linear":
+        return False
+    name = lora.active_adapters[0]
+    is_plain = len(lora.active_adapters) == 1 and not (lora.disable_adapters or lora.merged or lora.lora_variant)
+    drops = not isinstance(lora.lora_dropout[name], nn.Identity)
+    has_bias = lora.lora_A[name].bias is not None or lora.lora_B[name].bias is not None
+    return is_plain and not drops and not has_bias and type(lora.base_layer) is nn.Linear
+
+
+def _linears(layer: Any) -> list[Any]:
+    return [getattr(layer.self_attn, name) for name in _ATTENTION] + [getattr(layer.mlp, name) for name in _MLP]
+
+
+def _shape(layer: Any) -> LayerShape:
+    attention = layer.self_attn
+    return LayerShape(
+        head_dim=attention.head_dim,
+        attention_scale=attention.scaling,
+        norm_eps=(layer.input_layernorm.variance_epsilon, layer.post_attention_layernorm.variance_epsilon),
+        lora_scales=tuple(_scale(one) for one in _linears(layer)),
+    )
+
+
+def _scale(linear: Any) -> float:
+    return 0.0 if type(linear) is nn.Linear else float(linear.scaling[linear.active_adapters[0]])
+
+
+def _inputs(layer: Any, dtype: torch.dtype) -> Sequence[Tensor | None]:
+    """The layer's weights in one number format; gradients go back to the weights in their own."""
+    norms = (layer.input_layernorm.weight.to(dtype), layer.post_attention_layernorm.weight.to(dtype))
+    return layer_inputs(norms, [_projection(one, dtype) for one in _linears(layer)])
+
+
+def _projection(linear: Any, dtype: torch.dtype) -> Projection:
+    if type(linear) is nn.Linear:
+        return Projection(linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype))
+    name, base = linear.active_adapters[0], linear.base_layer
+    lora_a, lora_b = linear.lora_A[name].weight.to(dtype), linear.lora_B[name].weight.to(dtype)
+    return Projection(base.weight.to(dtype), None if base.bias is None else base.bias.to(dtype), lora_a, lora_b)
+
+
+def unwrapped(module: nn.Module) -> Any:
+    """Return the transformers model inside a PEFT wrapper; its layers carry the adapters."""
+    unwrap: Any = getattr(module, "get_base_model", None)
+    return module if unwrap is None else unwrap()

@@ -1,0 +1,71 @@
+"""The processes that train one model together: each computes a part of every step's rows, and gradients are summed.
+
+A step's loss is a sum over tokens, so the sum of the processes' gradients is the gradient of the whole step, whatever
+part each of them had: several processes take the same steps as one. This is data parallelism in its plainest form (Li
+et al. 2020, "PyTorch Distributed", section 2.2), with one sum a step after all micro-batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+__all__ = ["Ranks", "join_ranks"]
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
+"""What ``accelerate launch`` and ``torchrun`` set in every process."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: number of this process, from 0; the first writes the files.
+        count: processes in all.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def add_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace every gradient by the sum over the processes; one that is missing counts as zeros."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for _, alike in groupby(gradients, key=lambda gradient: gradient.dtype):
+            group = list(alike)
+            flat = torch.cat([gradient.flatten() for gradient in group])  # one message for many small tensors
+            torch.distributed.all_reduce(flat)
+            parts = torch.split(flat, [gradient.numel() for gradient in group])
+            for gradient, part in zip(group, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def add(self, *numbers: float) -> list[float]:
+        """Return each number's sum over the processes."""
+        if self.count == 1:
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64)
+        if torch.distributed.get_backend() == "nccl":
+            values = values.cuda()
+        torch.distributed.all_reduce(values)
+        return [float(value) for value in values.tolist()]
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Return this process's place among those that a launcher has started; alone without one."""
+    if not torch.distributed.is_initialized():
+        if not all(name in os.environ for name in LAUNCHED) or int(os.environ["WORLD_SIZE"]) < 2:
+            return Ranks()
+        from accelerate import PartialState
+
+        PartialState(cpu=device.type == "cpu")
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
