@@ -38,4 +38,4 @@ def inspect(
         print_data(line)
     for title, columns, rows in tables(found):
         print_data(f"\n{title}")
-        print_table(columns, rows, right=dict.fromkeys(columns[1:], True))
+        print_table(columns, rows, right={name: "tokens" not in name for name in columns[1:]})

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskfit.errors import ConfigError, Faults, TaskfitError
-from taskfit.strategy.check import check_fit
 from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import parse, part_name
 from taskfit.strategy.parameters import check_types
@@ -101,7 +100,6 @@ class Tune:
         """
         from taskfit.studies.search_run import search
 
-        check_fit(self.strategy, task.definition.kind, None if model is None else model.architecture)
         if not task.validation:
             raise ConfigError(
                 f"{self.name} chooses on validation rows, and the task has none",

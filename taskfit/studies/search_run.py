@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskfit.errors import ConfigError, TrainingError
+from taskfit.errors import ConfigError, ResourceError, TrainingError
 from taskfit.files import write_bytes
 from taskfit.models.work import Work
 from taskfit.strategy.contract import Budget
@@ -96,7 +96,7 @@ class _Search:
         """Return the try of a point with so many steps, from the ledger or by training now.
 
         Raises:
-            ConfigError: the default itself cannot be fitted: no other point is to blame.
+            ConfigError, ResourceError: the default itself cannot be fitted: no other point is to blame.
         """
         known = self.ledger.find(point, steps)
         if known is not None:
@@ -105,8 +105,8 @@ class _Search:
         try:
             score, likelihood, work = self._fit(point, values, steps)
             made = Try(point, dict(values), steps, score, likelihood, time.monotonic() - started, work)
-        except (ConfigError, TrainingError) as error:
-            if point == 0 and isinstance(error, ConfigError):
+        except (ConfigError, ResourceError, TrainingError) as error:
+            if point == 0 and not isinstance(error, TrainingError):
                 raise
             spent = time.monotonic() - started
             made = Try(point, dict(values), steps, None, 0.0, spent, Work(), failed=error.message)
@@ -205,12 +205,13 @@ def _values(tried: Try) -> str:
 
 
 def _verdict(best: Try, gain: Bought | None, tries: int, rows: int) -> str:
+    found = f"search over {tries} {'try' if tries == 1 else 'tries'}"
     if gain is None:
-        return f"search over {tries} tries: {_values(best)} did best; training with the defaults failed"
+        return f"{found}: {_values(best)} did best; training with the defaults failed"
     if best.point == 0:
-        return f"search over {tries} tries bought nothing: the defaults did best, {gain.metric} {gain.best:.4g}"
+        return f"{found} bought nothing: the defaults did best, {gain.metric} {gain.best:.4g}"
     return (
-        f"search over {tries} tries: {gain.metric} {gain.best:.4g} with {_values(best)}, {gain.default:.4g} with the "
+        f"{found}: {gain.metric} {gain.best:.4g} with {_values(best)}, {gain.default:.4g} with the "
         f"defaults, on {rows} validation rows: {gain.best - gain.default:+.4g} (95 % interval {gain.low:+.4g} to "
         f"{gain.high:+.4g}; the best of several flatters, so believe the test figure)"
     )

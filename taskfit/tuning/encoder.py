@@ -50,6 +50,7 @@ LEARNING_RATE_NARROW = 3e-4
 """For encoders narrower than 512: tried on MiniLM (384 wide), where 1e-4 learned much too slowly on 77 classes."""
 
 HEAD_DROPOUT = 0.1
+"""Devlin et al. 2019, appendix A.3."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Encoder(Paced):
     """
 
     epochs: int = 4
-    """Most passes over the training rows; training stops earlier when the validation loss no longer falls."""
+    """Most passes over the training rows, the most of Devlin et al. 2019 (appendix A.3); training stops earlier when
+    the validation loss no longer falls."""
     max_tokens: int = 256
     """Longer texts keep their first tokens; never more than the model's context."""
     pool: Literal["mean", "cls"] = "mean"

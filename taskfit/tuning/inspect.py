@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from taskfit.errors import ConfigError
+from taskfit.strategy.grammar import parse
 from taskfit.strategy.manifest import read_manifest
 from taskfit.strategy.predictor import load_predictor
 from taskfit.tuning.changes import BlockChange, Change, by_block, changes
@@ -44,7 +45,7 @@ class Inspection:
     """What is inside a predictor.
 
     Attributes:
-        strategy: its name in full.
+        strategy: its canonical name; of a search, the point that was chosen.
         base: the model it was fitted on.
         values: of the base.
         blocks: the change of each block's weights.
@@ -93,7 +94,7 @@ def inspect_predictor(folder: str | Path) -> Inspection:
     vectors, cosines, clusters = read_vectors(base, found) if found is not None else ([], [], None)
     tensors = _changes(base, model, method)
     return Inspection(
-        strategy=manifest.strategy_in_full,
+        strategy=parse(manifest.strategy_in_full).name,
         base=manifest.base.name,
         values=sum(value.numel() for value in base.module.parameters()),
         blocks=tuple(by_block(tensors)),

@@ -62,11 +62,12 @@ class Paced:
     learning_rate: float | None = None
     """Peak learning rate; none: the method's own, where that depends on it for the width of the model."""
     epochs: int = 3
-    """Passes over the training rows."""
+    """Passes over the training rows; Devlin et al. 2019 (appendix A.3) choose among 2, 3 and 4."""
     batch: int = 16
-    """Rows of one optimiser step."""
+    """Rows of one optimiser step: 16 or 32 in Devlin et al. 2019 (appendix A.3)."""
     min_steps: int = 60
-    """Small sets are passed over more often, until this many steps."""
+    """Small sets are passed over more often, until this many steps. Mosbach et al. 2021 (section 6) take 20 passes;
+    60 steps are what a comparison on two cores bears."""
     max_steps: int | None = None
     """Most steps, whatever the number of rows; none: as many as the epochs take."""
 

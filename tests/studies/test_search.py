@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from taskfit.errors import ConfigError, StudyError, TrainingError
+from taskfit.errors import ConfigError, ResourceError, StudyError, TrainingError
 from taskfit.models.work import Work
 from taskfit.strategy.contract import Budget, StrategyEntry
 from taskfit.strategy.grammar import parse, part_name
@@ -177,7 +177,7 @@ def test_a_good_default_stays_and_the_search_says_that_it_bought_nothing() -> No
     """Of equal scores the default's counts."""
     said: list[str] = []
     _fit("tune(strategy=pretend, tries=1)", Budget(say=said.append))
-    assert said[-1].startswith("search over 1 tries bought nothing")
+    assert said[-1].startswith("search over 1 try bought nothing")
 
 
 def test_tries_that_diverge_lose_and_are_told() -> None:
@@ -188,6 +188,24 @@ def test_tries_that_diverge_lose_and_are_told() -> None:
     assert failed
     assert all(one["values"]["learning_rate"] > 0.05 for one in failed)
     assert any("failed: the loss is nan" in line for line in said)
+
+
+def test_a_try_that_does_not_fit_into_memory_loses_but_a_default_that_does_not_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A search over ranks must not end at the largest one."""
+
+    def fit(self, model, task, *, seed, budget):
+        if self.width > 1:
+            raise ResourceError("training ran out of memory")
+        return whole(self, model, task, seed=seed, budget=budget)
+
+    whole = Pretend.fit
+    monkeypatch.setattr(Pretend, "fit", fit)
+    failed = [one for one in _fit("tune(strategy=pretend, tries=8)")._manifest.search["tries"] if one["failed"]]
+    assert any(one["values"]["width"] == 2 for one in failed)
+    with pytest.raises(ResourceError, match="ran out of memory"):
+        _fit("tune(strategy=pretend(width=2), tries=2)")
 
 
 def test_when_every_try_fails_the_reason_is_told() -> None:
