@@ -66,7 +66,8 @@ def group_gaps(name: str, outcomes: Outcomes, groups: Mapping[str, str], *, fiel
         best, worst = worst, best
     note = f"best {best}, worst {worst}; chance alone would show {by_chance:.3f}, and as much with p = {p_value:.2g}"
     rows_in = sum(map(len, large.values()))
-    return Side("fairness", Figure(f"{name}, gap between groups of {field}", gap, None, None, rows_in, note), figures)
+    headline = Figure(f"{name}, gap between groups of {field}", gap, None, None, rows_in, note)
+    return Side("fairness", headline, figures, tuple(said))
 
 
 def _of_group(name: str, outcomes: Outcomes, group: str, rows: np.ndarray) -> Figure:
