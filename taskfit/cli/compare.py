@@ -191,9 +191,16 @@ def _cells(row: TableRow) -> tuple[str, ...]:
 def _as_json(study: Study) -> dict[str, object]:
     from dataclasses import asdict
 
+    from taskfit.studies.memory import worst_forgetting
+
     return {
         "folder": str(study.folder),
         "report": str(study.report_path),
         "recommendation": study.recommendation.text,
         "table": [asdict(row) for row in study.table],
+        "forgetting": {
+            candidate.label: None if found is None else found.to_json()
+            for candidate in study.comparison.candidates
+            for found in [worst_forgetting(candidate.results)]
+        },
     }

@@ -110,7 +110,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder", f"name {', '.join(_NAMES)} or a folder that holds them")
-    stems = [path / name / "test" for name in _NAMES] + [path / name for name in _NAMES]
+    stems = [stem for name in _NAMES for stem in (path / name / "test", path / name)]
     if path.name in _NAMES:
         stems.append(path / "test")
     candidates = (Path(f"{stem}{end}{packed}") for stem in stems for end in _ENDINGS for packed in _COMPRESSED)

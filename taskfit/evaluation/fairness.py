@@ -8,7 +8,7 @@ import numpy as np
 
 from taskfit.errors import DataError
 from taskfit.evaluation.intervals import metric_interval
-from taskfit.evaluation.metrics import metric, notes, score
+from taskfit.evaluation.metrics import columns, metric, notes, score
 from taskfit.evaluation.outcomes import Outcomes
 from taskfit.evaluation.sides import Figure, Side, figure_of
 
@@ -18,6 +18,7 @@ MOST_GROUPS = 50
 """Of a field with more values most groups are too small to say anything: it names rows, not groups of people."""
 
 _SHUFFLES = 2000
+_AT_ONCE = 50  # shuffles
 
 
 def group_gaps(name: str, outcomes: Outcomes, groups: Mapping[str, str], *, field: str, seed: int = 0) -> Side:
@@ -60,13 +61,14 @@ def group_gaps(name: str, outcomes: Outcomes, groups: Mapping[str, str], *, fiel
         return Side("fairness", None, figures, tuple(said), reason)
     values = {group: _score(name, outcomes, rows) for group, rows in large.items()}
     gap = max(values.values()) - min(values.values())
-    by_chance, p_value = _by_chance(name, outcomes, [len(rows) for rows in large.values()], large, gap, seed)
+    by_chance, p_value = _by_chance(name, outcomes, large, gap, seed)
     best, worst = (pick(values, key=values.__getitem__) for pick in (max, min))
     if not metric(name).higher_is_better:
         best, worst = worst, best
     note = f"best {best}, worst {worst}; chance alone would show {by_chance:.3f}, and as much with p = {p_value:.2g}"
     rows_in = sum(map(len, large.values()))
-    return Side("fairness", Figure(f"{name}, gap between groups of {field}", gap, None, None, rows_in, note), figures)
+    headline = Figure(f"{name}, gap between groups of {field}", gap, None, None, rows_in, note)
+    return Side("fairness", headline, figures, tuple(said))
 
 
 def _of_group(name: str, outcomes: Outcomes, group: str, rows: np.ndarray) -> Figure:
@@ -79,18 +81,19 @@ def _of_group(name: str, outcomes: Outcomes, group: str, rows: np.ndarray) -> Fi
 
 
 def _by_chance(
-    name: str, outcomes: Outcomes, sizes: list[int], large: Mapping[str, np.ndarray], gap: float, seed: int
+    name: str, outcomes: Outcomes, large: Mapping[str, np.ndarray], gap: float, seed: int
 ) -> tuple[float, float]:
     """Return (mean gap, share of gaps at least as large) when rows are dealt to groups of these sizes by chance."""
     pool = np.concatenate(list(large.values()))
-    generator, gaps = np.random.default_rng(seed), []
-    ends = np.cumsum(sizes)[:-1]
-    for _ in range(_SHUFFLES if metric(name).is_per_row else _SHUFFLES // 10):
-        parts = np.split(generator.permutation(pool), ends)
-        values = [_score(name, outcomes, part) for part in parts]
-        gaps.append(max(values) - min(values))
-    as_large = sum(found >= gap - 1e-12 for found in gaps)
-    return float(np.mean(gaps)), (1 + as_large) / (1 + len(gaps))
+    dealt = np.repeat(np.arange(len(large)), [len(rows) for rows in large.values()])
+    rows, value, generator = columns(name, outcomes)[pool], metric(name).value, np.random.default_rng(seed)
+    gaps = np.empty(_SHUFFLES)
+    for start in range(0, _SHUFFLES, _AT_ONCE):
+        hands = generator.permuted(np.tile(dealt, (_AT_ONCE, 1)), axis=1)
+        weights = (hands[:, None, :] == np.arange(len(large))[:, None]).reshape(-1, len(pool)).astype(np.float64)
+        values = value(np.asarray(rows.T @ weights.T).T).reshape(_AT_ONCE, len(large))
+        gaps[start : start + _AT_ONCE] = values.max(1) - values.min(1)
+    return float(gaps.mean()), float(1 + (gaps >= gap - 1e-12).sum()) / (1 + _SHUFFLES)
 
 
 def _score(name: str, outcomes: Outcomes, rows: np.ndarray) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskfit.errors import ConfigError, DataError, nearest
-from taskfit.evaluation import calibration, classification, numeric, overlap, translation
+from taskfit.evaluation import calibration, classification, label_sets, numeric, overlap, translation
 from taskfit.evaluation.outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -182,6 +182,23 @@ METRICS: dict[str, Metric] = {
         *_rouge("rouge2", "rouge2", "word pairs"),
         *_rouge("rouge_l", "rougeL", "the words of the longest common subsequence"),
         *_rouge("rouge_lsum", "rougeLsum", "the longest common subsequences of lines"),
+        _mean("labels_f1", _GENERATION, label_sets.label_sets_f1, "F1 of a row's listed labels; several at once"),
+        Metric(
+            "labels_micro_f1",
+            _GENERATION,
+            label_sets.micro_columns,
+            label_sets.micro_labels_f1,
+            "F1 of the counts of all listed labels together",
+            is_per_row=False,
+        ),
+        Metric(
+            "labels_macro_f1",
+            _GENERATION,
+            label_sets.macro_columns,
+            label_sets.macro_labels_f1,
+            "mean F1 over the listed labels that are right somewhere",
+            is_per_row=False,
+        ),
         Metric(
             "bleu",
             _GENERATION,

@@ -65,9 +65,9 @@ def fit(
         scratch.mkdir(parents=True, exist_ok=True)
     budget = Budget(folder=scratch, say=say)
     loaded = model_for(chosen, model)
-    memory = remember(chosen, loaded, retain or task.retain)
+    memory = remember(chosen, loaded, retain or task.retain, say)
     predictor = chosen.fit(loaded, task, seed=seed, budget=budget)
-    forgetting = memory.compared_with(predictor)
+    forgetting = memory.compared_with(predictor, say)
     for sentence in forgetting.sentences:
         say(sentence)
     if folder is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.errors import ConfigError, TaskfitError
+from taskfit.studies.events import ignore_line
 
 if TYPE_CHECKING:
     from taskfit.evaluation.forgetting import Forgetting, Look
@@ -38,8 +39,8 @@ class Memory:
     before: tuple[Look, ...] = ()
     is_reversible: bool = False
 
-    def compared_with(self, predictor: Predictor) -> Forgetting:
-        """Ask the fitted model the same again, and return what it has lost."""
+    def compared_with(self, predictor: Predictor, say: Callable[[str], None] = ignore_line) -> Forgetting:
+        """Ask the fitted model the same again, and return what it has lost; ``say`` takes a line of progress."""
         from taskfit.evaluation.forgetting import forgotten, look, unmeasured
 
         if self.found is not None:
@@ -47,6 +48,7 @@ class Memory:
         model: LanguageModel | None = getattr(predictor, "model", None)
         if model is None:
             return unmeasured("the predictor holds no model that can be asked", is_reversible=self.is_reversible)
+        say(f"asking the tuned model again for {_named(self.parts)}")
         try:
             after = look(model, self.parts)
         except TaskfitError as error:
@@ -63,13 +65,19 @@ def check_retained(names: Sequence[str]) -> None:
     _read(names)
 
 
-def remember(strategy: Strategy, model: LanguageModel | None, names: Sequence[str]) -> Memory:
+def remember(
+    strategy: Strategy,
+    model: LanguageModel | None,
+    names: Sequence[str],
+    say: Callable[[str], None] = ignore_line,
+) -> Memory:
     """Ask a model, before a fit, for what it should retain.
 
     Args:
         strategy: what will be fitted; one that changes no weight is not measured: it forgets exactly nothing.
         model: freshly loaded, or None. Its weights and the random state stay as they are.
         names: as :func:`taskfit.evaluation.retained.read_retained` reads them, or ``none``.
+        say: takes a line of progress.
 
     Raises:
         ConfigError, DataError, TaskError: what is named cannot be used.
@@ -92,6 +100,7 @@ def remember(strategy: Strategy, model: LanguageModel | None, names: Sequence[st
     asked = tuple(part for part in parts if model.architecture == "decoder" or not _is_plain_text(part))
     if not asked:
         return Memory(unmeasured("only a decoder gives the probability of a plain text", is_reversible=is_reversible))
+    say(f"asking the base model for what it should not forget: {_named(asked)}")
     try:
         return Memory(None, asked, look(model, asked), is_reversible)
     except TaskfitError as error:
@@ -143,6 +152,10 @@ def _read(names: Sequence[str]) -> tuple[Retained, ...]:
     if len(names) > 1:
         raise ConfigError(f"retain: {NOT_ASKED} stands alone (got {', '.join(names)})")
     return ()
+
+
+def _named(parts: Iterable[Retained]) -> str:
+    return ", ".join(part.name for part in parts)
 
 
 def _is_plain_text(part: Retained) -> bool:

@@ -102,7 +102,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
     model = _model(job)
     architecture = architecture_of(_config_of(model))  # before fitting wraps the model
     _use_threads(job.threads)
-    memory = remember(strategy, model, job.retain or task.retain)
+    memory = remember(strategy, model, job.retain or task.retain, say)
     _seed_everything(spec.seed)
     with Meter("fit") as fit:
         predictor = strategy.fit(model, task, seed=spec.seed, budget=_budget(job, say, notes))
@@ -110,7 +110,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         predictions = list(predictor.predict(task.test))
     _note_cache(predictor, notes)
     notes.extend(getattr(predictor, "notes", ()))
-    findings = {"forgetting": memory.compared_with(predictor).to_json()}
+    findings = {"forgetting": memory.compared_with(predictor, say).to_json()}
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
     cost = trial_cost(

@@ -28,6 +28,9 @@ METRIC_NAMES: Mapping[str, frozenset[Kind]] = {
     "rouge_l_unstemmed": _GENERATION,
     "rouge_lsum": _GENERATION,
     "rouge_lsum_unstemmed": _GENERATION,
+    "labels_f1": _GENERATION,
+    "labels_micro_f1": _GENERATION,
+    "labels_macro_f1": _GENERATION,
     "bleu": _GENERATION,
     "chrf": _GENERATION,
 }

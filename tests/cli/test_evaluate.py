@@ -260,6 +260,33 @@ def test_wrong_input_ends_with_code_2_and_one_line(
     assert ran.out == ""
 
 
+def test_holistic_prints_seven_sides_as_a_table_or_json(taskfit: Taskfit, task_path: Path) -> None:
+    """Headlines first, then what stands behind them; what was not measured says why."""
+    taskfit("fit", task_path, "--strategy", "linear", "--out", "lin")
+    ran = taskfit("evaluate", "lin", "--on", task_path, "--holistic", "--rows", 20)
+    assert ran.code == 0, ran.err
+    head = ran.out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in head[2:]] == [
+        "accuracy",
+        "calibration",
+        "robustness",
+        "fairness",
+        "bias",
+        "toxicity",
+        "efficiency",
+    ]
+    assert "not measured: needs a set that does not ship" in head[6]
+    assert "answers that typos changes" in ran.out
+    ran = taskfit("evaluate", "lin", "--on", task_path, "--holistic", "--rows", 20, "--json")
+    assert len(json.loads(ran.out)["sides"]) == 7
+    for words, said in (
+        (("--holistic", "--save"), "stores and compares nothing"),
+        (("--group-by", "topic"), "belong to --holistic"),
+        (("--holistic", "--group-by", "colour"), "no row has a field 'colour'"),
+    ):
+        assert said in taskfit("evaluate", "lin", "--on", task_path, *words).error_line
+
+
 def test_tuned_model_with_a_damaged_prompt_fails(taskfit: Taskfit, task_path: Path, decoder: Path) -> None:
     """The whole way without a fake engine: train, store, damage."""
     strategy = "full(learning_rate=0.003, min_steps=16)"
