@@ -31,7 +31,13 @@ def compare(
             help="Known names, folders, hub names or addresses of services, with commas between; default: what is here."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of each strategy.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(help="Seeds of each strategy; who can no longer win after the first is stopped.")
+    ] = 3,
+    max_seeds: Annotated[
+        int | None, typer.Option(help="Most seeds where the decision is still open; default: two more than --seeds.")
+    ] = None,
+    all_seeds: Annotated[bool, typer.Option(help="Give every strategy all seeds.")] = False,
     train_sizes: Annotated[
         str, typer.Option(help='Numbers of training rows with commas between; "all" for all.')
     ] = "all",
@@ -60,6 +66,8 @@ def compare(
         strategies=StudyConfig.strategies if strategies is None else split_names(strategies),
         models=() if models is None else split_names(models),
         seeds=seeds,
+        max_seeds=max_seeds,
+        runs_all_seeds=all_seeds,
         train_sizes=_sizes(train_sizes),
         volume=volume,
         limits=Limits(usd=max_usd, latency_ms=max_latency_ms, memory_gb=max_memory_gb),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 
 from taskfit.cli.bar import Bar
-from taskfit.studies.events import Event, StudyPlanned, TrialEnded, TrialFound, TrialSaid, TrialStarted
+from taskfit.studies.events import (
+    CandidateStopped,
+    Event,
+    StudyPlanned,
+    TrialEnded,
+    TrialFound,
+    TrialSaid,
+    TrialStarted,
+)
 from taskfit.studies.words import count, figure, metric_name, seconds
 
 __all__ = ["Progress"]
@@ -48,6 +56,8 @@ class Progress:
                     left = f" ({seconds(left_s)} left)" if left_s is not None else ""
                     self._bar.line(f"[{number}/{total}] {spec.label}{left}")
                 self._describe(spec.label, left_s)
+            case CandidateStopped(spec, why):
+                self._bar.line(f"{spec.label}: {why}")
             case TrialSaid(spec, line):
                 self._bar.line(f"    {line}")
             case TrialEnded(result, done, total, left_s):

@@ -64,6 +64,7 @@ def equivalent_within(
     margin: float = 0.01,
     level: float = 0.05,
     seed_noise: SeedNoise | None = None,
+    has_luck: tuple[bool, bool] = (False, False),
 ) -> Equivalence:
     """Test whether two strategies are alike within a margin, rows and seeds allowed for.
 
@@ -74,6 +75,7 @@ def equivalent_within(
         margin: in the metric's unit; 0.01 is one point.
         level: of the test.
         seed_noise: what ``pooled_seed_noise`` learnt from a whole study.
+        has_luck: of each, whether its result hangs on its seed even where it has a single run.
 
     Returns:
         The result; with a single row or group of rows nothing is shown and p is 1.
@@ -83,7 +85,7 @@ def equivalent_within(
     Source: Schuirmann 1987 (two one-sided tests).
     """
     _check(margin, level, is_margin_needed=True)
-    ways, gap = _ways(name, runs_a, runs_b, seed_noise)
+    ways, gap = _ways(name, runs_a, runs_b, seed_noise, has_luck)
     if ways is None:
         width = metric(name).highest - metric(name).lowest
         return Equivalence(name, margin, gap, gap - width, gap + width, 1.0, level)
@@ -160,12 +162,18 @@ def worse_beyond_noise(
 
 
 def _ways(
-    name: str, runs_a: Sequence[Outcomes], runs_b: Sequence[Outcomes], seed_noise: SeedNoise | None
+    name: str,
+    runs_a: Sequence[Outcomes],
+    runs_b: Sequence[Outcomes],
+    seed_noise: SeedNoise | None,
+    has_luck: tuple[bool, bool] = (False, False),
 ) -> tuple[tuple[Uncertainty, ...] | None, float]:
     """Return how far the difference could be off (None: a single unit tells nothing), and the difference."""
     check_same_rows([*runs_a, *runs_b])
     gap = float(np.mean([score(name, run) for run in runs_a]) - np.mean([score(name, run) for run in runs_b]))
-    return (of_difference(name, runs_a, runs_b, seed_noise) if runs_a[0].units > 1 else None), gap
+    if runs_a[0].units < 2:
+        return None, gap
+    return of_difference(name, runs_a, runs_b, seed_noise, has_luck=has_luck), gap
 
 
 def _is_countable(name: str, now: Sequence[Outcomes], before: Sequence[Outcomes]) -> bool:

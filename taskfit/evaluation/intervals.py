@@ -15,7 +15,7 @@ from taskfit.evaluation.classification import confusion
 from taskfit.evaluation.metrics import Metric, metric, per_row, score
 from taskfit.evaluation.outcomes import Outcomes, check_same_rows
 from taskfit.evaluation.resampling import jackknife, resampled, seed_weights
-from taskfit.evaluation.uncertainty import Uncertainty, luck_of_seeds, pseudo_values, row_freedom, row_variance
+from taskfit.evaluation.uncertainty import SeedNoise, of_figure, pseudo_values, reach
 
 __all__ = [
     "Interval",
@@ -120,13 +120,17 @@ def hierarchical_interval(
     return Interval(value, float(low), float(high), level, f"bootstrap over {over} and {len(runs)} seeds")
 
 
-def jackknife_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95) -> Interval:
+def jackknife_interval(
+    name: str, runs: Sequence[Outcomes], *, level: float = 0.95, seed_noise: SeedNoise | None = None
+) -> Interval:
     """Return an interval for the mean metric of one run or of several seeds' runs over the same rows.
 
     It is Student's interval of the jackknife's pseudo-values, laid on the logit scale so that it stays within the
     metric's range, with degrees of freedom by how few rows make up the variance, and with the seeds' variance spread
     out where there are several runs. Unlike a bootstrap it takes out the bias that metrics of counts have where
-    labels have few rows. With two seeds it is wide, because two seeds tell little.
+    labels have few rows. With two seeds it is wide, because two seeds tell little; ``seed_noise``, from
+    :func:`~taskfit.evaluation.paired.pooled_seed_noise`, lends it what all strategies of a study know, and a single
+    run that hangs on its seed the only thing that is known about that.
 
     Raises:
         DataError: the runs are not over the same rows. ConfigError: unknown metric, or level not between 0 and 1.
@@ -136,18 +140,16 @@ def jackknife_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.
     check_same_rows(runs)
     entry, value = metric(name), float(np.mean([score(name, run) for run in runs]))
     over = "rows" if runs[0].groups is None else "groups of rows"
-    method = f"jackknife over {over}" + (f" and {len(runs)} seeds" if len(runs) > 1 else "")
+    method = f"jackknife over {over}"
+    if len(runs) > 1:
+        method += f" and {len(runs)} seeds"
+    elif seed_noise is not None:
+        method += ", with the luck of seeds that other strategies showed"
     if runs[0].units < 2:
         return Interval(value, entry.lowest, entry.highest, level, f"{method}: a single one tells nothing")
-    table = pseudo_values(name, runs)
-    middle, share = table.mean(0), 1 / len(runs)
-    error = Uncertainty(row_variance(middle), row_freedom(middle))
-    if len(runs) > 1:
-        noise = luck_of_seeds(table)
-        error = replace(
-            error, spread=noise.spread * share, from_rows=noise.from_rows * share, seed_freedom=noise.freedom
-        )
-    low, high = _within(float(middle.mean()), error.reach((1 - level) / 2), entry, runs[0].units)
+    middle = float(pseudo_values(name, runs).mean())
+    distance = reach(of_figure(name, runs, seed_noise), (1 - level) / 2)
+    low, high = _within(middle, distance, entry, runs[0].units)
     return Interval(value, min(low, value), max(high, value), level, method)
 
 
@@ -169,12 +171,16 @@ def recall_interval(outcomes: Outcomes, *, level: float = 0.95) -> Interval:
     return Interval(value, max(0.0, value - below), min(1.0, value + above), level, "Wilson, over labels")
 
 
-def metric_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95) -> Interval:
+def metric_interval(
+    name: str, runs: Sequence[Outcomes], *, level: float = 0.95, seed_noise: SeedNoise | None = None
+) -> Interval:
     """Return the interval to print beside a metric: of all above the one that covers best in simulations.
 
     Wilson for one run's share of right rows, and over labels for its balanced accuracy; the jackknife for all others
     and for several runs. Errors of calibration are too high by chance, so their lower end is lowered by as much. Where
     all rows of all runs are right, or all wrong, nothing varies and Wilson bounds the other side.
+
+    ``seed_noise`` of a study is for strategies whose result hangs on their seed; see :func:`jackknife_interval`.
 
     One limit: with fewer than about two rows a label no interval of macro F1 covers, because labels that never occurred
     are in none.
@@ -184,12 +190,12 @@ def metric_interval(name: str, runs: Sequence[Outcomes], *, level: float = 0.95)
     if alike is not None:
         bound = wilson(alike * runs[0].units, runs[0].units, level)
         return Interval(alike, bound.low, bound.high, level, "Wilson, all rows alike")
-    if len(runs) == 1 and runs[0].groups is None:
+    if len(runs) == 1 and runs[0].groups is None and seed_noise is None:
         if name == "balanced_accuracy":
             return recall_interval(runs[0], level=level)
         if metric(name).is_per_row and _is_binary(per_row(name, runs[0])):
             return wilson(float(per_row(name, runs[0]).sum()), len(runs[0]), level)
-    found = jackknife_interval(name, runs, level=level)
+    found = jackknife_interval(name, runs, level=level, seed_noise=seed_noise)
     chance = float(np.mean([metric(name).by_chance(run) for run in runs]))
     return replace(found, low=max(metric(name).lowest, found.low - chance)) if chance else found
 

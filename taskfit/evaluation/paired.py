@@ -87,6 +87,7 @@ def compare_paired(
     seed: int = 0,
     level: float = 0.95,
     seed_noise: SeedNoise | None = None,
+    has_luck: tuple[bool, bool] = (False, False),
 ) -> PairedComparison:
     """Compare two strategies, each given as the runs of its seeds (a deterministic strategy has one).
 
@@ -94,6 +95,7 @@ def compare_paired(
     strategy has several runs, their mean. The interval, and the test that regards seeds, are :func:`of_difference`'s.
     ``seed_noise`` is what :func:`pooled_seed_noise` learnt from all strategies of a study: with two or three seeds
     each, two strategies alone have too few degrees of freedom to tell even large differences from chance.
+    ``has_luck`` says of each strategy whether its result hangs on seeds even where it has a single run.
 
     Raises:
         DataError: no runs, or runs over different rows. ConfigError: the metric does not fit the task.
@@ -105,9 +107,9 @@ def compare_paired(
     half = entry.highest - entry.lowest
     ways: tuple[Uncertainty, ...] | None = None
     if runs_a[0].units > 1:
-        half = reach(of_difference(name, runs_a, runs_b, seed_noise), (1 - level) / 2)
-        ways = of_difference(name, runs_a, runs_b, seed_noise, is_cautious=False)
-    has_seeds = len(runs_a) + len(runs_b) > 2
+        half = reach(of_difference(name, runs_a, runs_b, seed_noise, has_luck=has_luck), (1 - level) / 2)
+        ways = of_difference(name, runs_a, runs_b, seed_noise, is_cautious=False, has_luck=has_luck)
+    has_seeds = len(runs_a) + len(runs_b) > 2 or (any(has_luck) and seed_noise is not None)
     p_rows = (
         _swap_test(name, runs_a, runs_b, permutations, seed) if entry.is_shared else _rows_test(name, runs_a, runs_b)
     )

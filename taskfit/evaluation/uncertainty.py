@@ -4,7 +4,8 @@ A figure's variance has a part from rows and a part from seeds. Two or three see
 its estimate is often near 0 by chance, and an interval that trusts it is too narrow. So the estimate is not trusted
 but spread out: for every value that the seeds' part could have, given what was seen, the chance of so large an error
 is computed, and these chances are averaged. The result stands for a t distribution whose degrees of freedom follow
-from the data.
+from the data. Values that no luck of seeds could reach are left out, or two seeds would leave open figures that the
+metric cannot take.
 
 Sources: Tukey 1958 (jackknife pseudo-values); Fisher 1935 (fiducial averaging over the variance); Weerahandi 1993
 (generalised intervals for variance components).
@@ -25,11 +26,13 @@ from taskfit.evaluation.outcomes import Outcomes
 from taskfit.evaluation.resampling import jackknife
 
 __all__ = [
+    "LARGEST_LUCK",
     "SeedNoise",
     "Uncertainty",
     "chance_beyond",
     "luck_of_seeds",
     "of_difference",
+    "of_figure",
     "pooled",
     "pseudo_values",
     "reach",
@@ -40,6 +43,12 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 
 _GRID = 400  # values of the seeds' part that are averaged over
+
+LARGEST_LUCK = 0.25
+"""Standard deviation over seeds that no strategy exceeds, as a share of the metric's range.
+
+Runs of which every second one fails altogether, half the range below the others, have this one. The largest luck of
+fine-tuning in print comes near it: runs that fail on small data (Mosbach et al. 2021, figure 1)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Uncertainty:
         row_freedom: its degrees of freedom.
         spread, from_rows: as in :class:`SeedNoise`, but of the figure itself, a mean over runs.
         seed_freedom: degrees of freedom of the spread; 0 where nothing is known about seeds.
+        largest: largest variance that seeds can add to the figure.
     """
 
     rows: float
@@ -78,6 +88,7 @@ class Uncertainty:
     spread: float = 0.0
     from_rows: float = 0.0
     seed_freedom: int = 0
+    largest: float = math.inf
 
     def tail(self, distance: float) -> float:
         """Return the chance that the error is above ``distance``, which may be negative."""
@@ -109,7 +120,8 @@ class Uncertainty:
     def _variances(self) -> FloatArray:
         if not self.seed_freedom:
             return np.array([self.rows])
-        return self.rows + np.maximum(0.0, self.spread * _inverse_chances(self.seed_freedom) - self.from_rows)
+        possible = self.spread * _inverse_chances(self.seed_freedom) - self.from_rows
+        return self.rows + np.clip(possible, 0.0, self.largest)
 
 
 @lru_cache(maxsize=64)
@@ -172,6 +184,21 @@ def pooled(parts: Sequence[SeedNoise]) -> SeedNoise:
     return SeedNoise(spread, from_rows, freedom)
 
 
+def of_figure(name: str, runs: Sequence[Outcomes], noise: SeedNoise | None = None) -> tuple[Uncertainty, ...]:
+    """Return how far the mean figure of a strategy's runs could be off, in one or two ways, as in `of_difference`.
+
+    A single run tells nothing about seeds: where ``noise`` says what seeds do in its study, that is taken for it;
+    otherwise the rows alone count. With two units or more.
+    """
+    table = pseudo_values(name, runs)
+    middle = table.mean(0)
+    rows, freedom = row_variance(middle), row_freedom(middle)
+    own = luck_of_seeds(table) if len(table) > 1 else None
+    if own is None and noise is None:
+        return (Uncertainty(rows, freedom),)
+    return _with_seeds(name, rows, freedom, [(1 / len(table), own)], noise)
+
+
 def of_difference(
     name: str,
     runs_a: Sequence[Outcomes],
@@ -179,6 +206,7 @@ def of_difference(
     noise: SeedNoise | None = None,
     *,
     is_cautious: bool = True,
+    has_luck: tuple[bool, bool] = (False, False),
 ) -> tuple[Uncertainty, ...]:
     """Return how far the difference of two strategies' mean figures could be off, in one or two ways.
 
@@ -188,6 +216,8 @@ def of_difference(
 
     ``is_cautious`` adds two units that differ as much as can be, one each way: answers that are all the same on a few
     rows do not prove that they are the same on all. Tests of "no difference at all" need no such caution.
+    ``has_luck`` says of each strategy whether its runs hang on seeds even where there is only one run, whose luck is
+    then taken to be that of the others.
     Source: Bonett and Price 2012 (the added units).
     """
     tables = [pseudo_values(name, runs) for runs in (runs_a, runs_b)]
@@ -196,18 +226,37 @@ def of_difference(
     if is_cautious and math.isfinite(width):
         gaps = np.append(gaps, (-width, width))
     rows, freedom = row_variance(gaps), float(len(gaps) - 1)
-    repeated = [table for table in tables if len(table) > 1]
-    if not repeated:
+    parts = [
+        (1 / len(table), luck_of_seeds(table) if len(table) > 1 else None)
+        for table, is_lucky in zip(tables, has_luck, strict=True)
+        if len(table) > 1 or is_lucky
+    ]
+    if not parts or (noise is None and all(own is None for _, own in parts)):
         return (Uncertainty(rows, freedom),)
-    own = [luck_of_seeds(table) for table in repeated]
-    shares = [1 / len(table) for table in repeated]
-    pair = pooled(own)
-    found = [(pair.spread * sum(shares), pair.from_rows * sum(shares), pair.freedom)]
-    if noise is not None and noise.freedom > pair.freedom:
-        spread = sum(share * max(one.spread, noise.spread) for share, one in zip(shares, own, strict=True))
-        from_rows = sum(share * one.from_rows for share, one in zip(shares, own, strict=True))
+    return _with_seeds(name, rows, freedom, parts, noise)
+
+
+def _with_seeds(
+    name: str,
+    rows: float,
+    freedom: float,
+    parts: Sequence[tuple[float, SeedNoise | None]],
+    noise: SeedNoise | None,
+) -> tuple[Uncertainty, ...]:
+    """Add the luck of seeds: of each strategy, one by its number of runs and what its own runs tell, if anything."""
+    share = sum(each for each, _ in parts)
+    width = metric(name).highest - metric(name).lowest
+    largest = share * (LARGEST_LUCK * width) ** 2
+    known = [own for _, own in parts if own is not None]
+    found = []
+    if known:
+        here = pooled(known)
+        found.append((here.spread * share, here.from_rows * share, here.freedom))
+    if noise is not None and noise.freedom > (found[0][2] if found else 0):
+        spread = sum(each * max(noise.spread, own.spread if own else 0.0) for each, own in parts)
+        from_rows = sum(each * (own or noise).from_rows for each, own in parts)
         found.append((spread, from_rows, noise.freedom))
-    return tuple(Uncertainty(rows, freedom, *seeds) for seeds in found)
+    return tuple(Uncertainty(rows, freedom, *seeds, largest) for seeds in found)
 
 
 def chance_beyond(ways: Sequence[Uncertainty], distance: float) -> float:

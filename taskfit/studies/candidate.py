@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from taskfit.evaluation.paired import PairedComparison
     from taskfit.studies.result import TrialResult
 
-__all__ = ["Candidate", "Cost", "mean_cost"]
+__all__ = ["Candidate", "Cost", "Key", "mean_cost"]
+
+Key = tuple[str, str | None, int | None]
+"""Strategy, model and training size: what the seeds of a candidate share."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Candidate:
         model_shown: the model's name as short as tells it apart; None without a model.
         results: its finished trials, one a seed.
         failed: number of its trials that did not finish.
+        has_luck: whether its result hangs on the seed, even where there is only one.
+        stopped: why it did not get all its seeds, in words; empty where it did, or still may.
         metrics: each metric of the task with its 95 % interval.
         cost: mean over seeds.
         runs: the outcomes of each finished trial, for further tests.
@@ -85,10 +90,17 @@ class Candidate:
     metrics: Mapping[str, Interval]
     cost: Cost
     runs: tuple[Outcomes, ...]
+    has_luck: bool = False
+    stopped: str = ""
     versus_best: PairedComparison | None = None
     p_value: float | None = None
     is_tied: bool = True
     is_pareto: bool = False
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the other candidates of a study."""
+        return self.strategy, self.model, self.train_rows
 
     @property
     def label(self) -> str:

@@ -48,6 +48,8 @@ def compare(
     models: Sequence[str] = (),
     strategies: Sequence[str] = StudyConfig.strategies,
     seeds: int = StudyConfig.seeds,
+    max_seeds: int | None = None,
+    runs_all_seeds: bool = False,
     train_sizes: Iterable[int | None] = (None,),
     volume: int = StudyConfig.volume,
     limits: Limits = StudyConfig.limits,
@@ -67,7 +69,9 @@ def compare(
         task_path: the task file.
         models: names or folders; none: the embedded ones.
         strategies: names as the grammar of strategies reads them.
-        seeds: number of seeds.
+        seeds: number of seeds; strategies that can no longer win after their first are stopped.
+        max_seeds: most seeds where the decision is still open; None: two more than ``seeds``.
+        runs_all_seeds: stop none.
         train_sizes: numbers of training rows for a learning curve; None stands for all rows.
         volume: rows that will ever be predicted; decides what "cheapest" means.
         limits: what a recommended strategy may cost.
@@ -92,6 +96,8 @@ def compare(
         strategies=tuple(strategies),
         models=tuple(models),
         seeds=seeds,
+        max_seeds=max_seeds,
+        runs_all_seeds=runs_all_seeds,
         train_sizes=tuple(train_sizes),
         volume=volume,
         limits=limits,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from taskfit.studies.spec import Plan, TrialSpec
 
 __all__ = [
+    "CandidateStopped",
     "Event",
     "OnEvent",
     "StudyPlanned",
@@ -77,7 +78,20 @@ class TrialEnded:
     left_s: float | None
 
 
-Event = StudyPlanned | TrialFound | TrialStarted | TrialSaid | TrialEnded
+@dataclass(frozen=True)
+class CandidateStopped:
+    """A strategy gets no further seeds.
+
+    Attributes:
+        spec: its first trial.
+        why: in words: after how many seeds, and how far behind.
+    """
+
+    spec: TrialSpec
+    why: str
+
+
+Event = CandidateStopped | StudyPlanned | TrialFound | TrialStarted | TrialSaid | TrialEnded
 OnEvent = Callable[[Event], None]
 
 

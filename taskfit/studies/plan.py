@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +54,8 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
         reasons = "; ".join(f"{s.strategy}{f' on {s.model}' if s.model else ''}: {s.reason}" for s in skipped)
         raise ConfigError(f"no strategy is left to run: {reasons}", "name other strategies or models")
     price = forecaster(task, config, speed)
-    trials = _trials(task, config, pairs, price)
+    trials = _trials(task, config, pairs, price, range(config.seeds))
+    extra = _trials(task, config, pairs, price, range(config.seeds, config.most_seeds))
     return Plan(
         task_path=_path_of(task),
         task_fingerprint=task.fingerprint,
@@ -63,6 +64,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
         config=replace(config, strategies=tuple(strategy.name for strategy in strategies)),
         models=models,
         trials=trials,
+        extra_trials=extra,
         skipped=_grouped(skipped),
         price=Price(price.machine.name, price.machine.price_usd_per_hour, price.machine.date.isoformat()),
         detectable_difference=_detectable(task),
@@ -111,6 +113,8 @@ def _check_numbers(config: StudyConfig, faults: Faults) -> None:
     for name in ("seeds", "volume", "workers"):
         if getattr(config, name) < 1:
             faults.add(f"{name} must be at least 1 (got {getattr(config, name)})")
+    if config.max_seeds is not None and config.max_seeds < config.seeds:
+        faults.add(f"max_seeds must be at least seeds, which is {config.seeds} (got {config.max_seeds})")
     limits = config.limits
     amounts = {
         "timeout_s": config.timeout_s,
@@ -221,11 +225,14 @@ def _grouped(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
 
 
 def _trials(
-    task: Task, config: StudyConfig, pairs: Iterable[tuple[Strategy, ModelFacts | None]], price: Forecaster
+    task: Task,
+    config: StudyConfig,
+    pairs: Sequence[tuple[Strategy, ModelFacts | None]],
+    price: Forecaster,
+    seeds: range,
 ) -> tuple[TrialSpec, ...]:
     trials: dict[str, TrialSpec] = {}
-    pairs = list(pairs)
-    for seed in range(config.seeds):
+    for seed in seeds:
         for size in config.train_sizes:
             for strategy, facts in pairs:
                 rows = None if size == len(task.train) or not uses_train(strategy) else size

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskfit.errors import ConfigError, PredictorError, nearest
-from taskfit.studies.compare import FEWEST_ROWS
 from taskfit.studies.costing import priced_machine
 from taskfit.studies.evaluate import new_expectation
 from taskfit.studies.expectation import write_expectation
@@ -32,6 +31,7 @@ from taskfit.studies.prompt_workshop_runs import (
     run_wordings,
     with_wording,
 )
+from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.spec import Price
 from taskfit.studies.trial import versions
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING
 
-from taskfit.studies.compare import FEWEST_ROWS, Versus, against_best
 from taskfit.studies.prompt_workshop_rows import (
     Favourite,
     FloatArray,
@@ -20,6 +19,7 @@ from taskfit.studies.prompt_workshop_rows import (
     prompt_shown,
     row_values,
 )
+from taskfit.studies.ranking import FEWEST_ROWS, Versus, against_best
 
 if TYPE_CHECKING:
     from taskfit.evaluation.intervals import Interval

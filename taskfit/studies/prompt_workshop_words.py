@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from taskfit.studies.compare import FEWEST_ROWS
+from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.words import count, figure, metric_name, money, points
 
 if TYPE_CHECKING:

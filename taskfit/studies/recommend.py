@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from taskfit.studies.candidate import Candidate
-from taskfit.studies.compare import FEWEST_ROWS, Comparison, rank
+from taskfit.studies.compare import Comparison
+from taskfit.studies.limits import over_limits
+from taskfit.studies.ranking import FEWEST_ROWS, choice, looks_of, rank
 from taskfit.studies.spec import Limits
 from taskfit.studies.words import count, figure, metric_name, money, points
 
@@ -60,9 +62,9 @@ def recommend(comparison: Comparison, volume: int | None = None, limits: Limits 
     if refusal is not None:
         return Recommendation(None, refusal, (), caveats, volume, limits)
     allowed = [c for c in comparison.candidates if not over_limits(c, volume, limits)]
-    ranked = rank(allowed, comparison.metric)
+    ranked = rank(allowed, comparison.metric, looks_of(comparison.study.plan))
     tied = [candidate for candidate in ranked if candidate.is_tied]
-    chosen = min(tied, key=lambda c: c.cost.total(volume))
+    chosen = choice(ranked, volume)
     reasons = [
         _why(comparison, ranked, tied, chosen, volume),
         *_out_of_reach(comparison, ranked[0], volume, limits),
@@ -73,18 +75,6 @@ def recommend(comparison: Comparison, volume: int | None = None, limits: Limits 
     return Recommendation(
         chosen, _verdict(comparison, chosen, volume), tuple(reasons), (*more, *caveats), volume, limits
     )
-
-
-def over_limits(candidate: Candidate, volume: int, limits: Limits) -> list[str]:
-    """Return what the candidate exceeds, in words; empty when it is within all limits."""
-    cost, over = candidate.cost, []
-    if limits.usd is not None and cost.total_usd(volume) > limits.usd:
-        over.append(f"{money(cost.total_usd(volume))} in total, more than {money(limits.usd)}")
-    if limits.latency_ms is not None and cost.latency_ms > limits.latency_ms:
-        over.append(f"{cost.latency_ms:.3g} ms a row, more than {limits.latency_ms:g} ms")
-    if limits.memory_gb is not None and cost.predict_memory_bytes > limits.memory_gb * 1e9:
-        over.append(f"{cost.predict_memory_bytes / 1e9:.2g} GB of memory, more than {limits.memory_gb:g} GB")
-    return over
 
 
 def _refusal(comparison: Comparison, volume: int, limits: Limits) -> str | None:
@@ -198,6 +188,7 @@ def _further_caveats(
             f"{subject} is the best of {len(comparison.candidates)}, which flatters it; corrected for having been "
             f"picked it is {figure(winner.corrected)}."
         )
+    caveats += [f"{c.label} was {c.stopped}." for c in comparison.candidates if c.stopped]
     if few := [c for c in comparison.candidates if c.failed]:
         caveats.append(f"Some seeds are missing for {', '.join(c.label for c in few)}.")
     return caveats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskfit.studies.compare import LEVEL
+from taskfit.studies.ranking import LEVEL
 from taskfit.studies.words import count, metric_name, points
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,14 @@ from pathlib import Path
 from taskfit.errors import ResourceError
 from taskfit.files import remove_unfinished
 from taskfit.models.service import is_service_name
-from taskfit.studies.events import OnEvent, TrialEnded, TrialFound, TrialSaid, TrialStarted, ignore
+from taskfit.studies.candidate import Key
+from taskfit.studies.candidates import key_of
+from taskfit.studies.events import CandidateStopped, OnEvent, TrialEnded, TrialFound, TrialSaid, TrialStarted, ignore
 from taskfit.studies.folder import locked
 from taskfit.studies.process import Child, Raised, start, start_server, wait_any
 from taskfit.studies.result import TrialResult, read_result, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
+from taskfit.studies.schedule import Schedule, next_trials
 from taskfit.studies.spec import Plan, StudyConfig, TrialSpec
 from taskfit.studies.trial import TrialJob, run_trial
 
@@ -29,7 +32,7 @@ _MEMORY_HINT = "most often the machine ran out of memory: take fewer --workers, 
 
 
 def run(plan: Plan, folder: Path, *, on_event: OnEvent = ignore, rooms: Rooms = ROOMS) -> list[TrialResult]:
-    """Run what is missing of the plan and return the results of all its trials, in the plan's order.
+    """Run what is missing of the plan and return the results of all trials that it came to, in the plan's order.
 
     Finished trials are kept. Failed and timed-out ones too, unless ``config.is_retrying_failed`` or the time-out has
     been raised since; killed ones and those that lacked disk or memory are run again, for the cause lies outside
@@ -81,7 +84,7 @@ class _Running:
 
 @dataclass
 class _Session:
-    """One call of :func:`run`: what waits, what runs, what has ended."""
+    """One call of :func:`run`: what waits, what runs, what was found finished and what has ended since."""
 
     plan: Plan
     folder: Path
@@ -89,15 +92,47 @@ class _Session:
     rooms: Rooms
     waiting: list[TrialSpec] = field(default_factory=list)
     running: list[_Running] = field(default_factory=list)
+    found: dict[str, TrialResult] = field(default_factory=dict)
     results: dict[str, TrialResult] = field(default_factory=dict)
-    ended_now: list[TrialResult] = field(default_factory=list)
+    stopped: set[Key] = field(default_factory=set)
+    total: int = 0
 
     def run(self) -> list[TrialResult]:
-        """Run all that waits."""
-        self._sort_out()
-        if self.waiting:
-            models = {spec.model for spec in self.plan.trials if spec.model is not None}
-            start_server(has_models=not all(map(is_service_name, models)))
+        """Run all that is missing, step by step, as finished trials decide what comes next."""
+        for spec in self._specs:
+            earlier = read_result(self.folder, spec)
+            if earlier is not None and not must_run(earlier, self.plan.config):
+                self.found[spec.id] = earlier
+        while True:
+            schedule = next_trials(self.plan, self.folder, self.found | self.results)
+            self._tell(schedule)
+            if not schedule.waiting:
+                break
+            self._run_all(schedule.waiting)
+        found = self.found | self.results
+        return [found[spec.id] for spec in self._specs if spec.id in found]
+
+    @property
+    def _specs(self) -> tuple[TrialSpec, ...]:
+        return (*self.plan.trials, *self.plan.extra_trials)
+
+    def _tell(self, schedule: Schedule) -> None:
+        """Report what was found of earlier runs, once, and who is stopped."""
+        if self.total == 0:
+            self.total = len(self.found) + schedule.open_trials
+            for number, earlier in enumerate(self.found.values(), 1):
+                self.on_event(TrialFound(earlier, number, self.total))
+        self.total = len(self.found) + len(self.results) + schedule.open_trials
+        for key, why in schedule.stopped.items():
+            if key not in self.stopped:
+                self.stopped.add(key)
+                spec = next(spec for spec in self.plan.trials if key_of(spec) == key)
+                self.on_event(CandidateStopped(spec, why))
+
+    def _run_all(self, specs: Sequence[TrialSpec]) -> None:
+        self.waiting = list(specs)
+        models = {spec.model for spec in self.plan.trials if spec.model is not None}
+        start_server(has_models=not all(map(is_service_name, models)))
         try:
             while self.waiting or self.running:
                 self._start_some()
@@ -107,23 +142,13 @@ class _Session:
         finally:
             for trial in self.running:
                 trial.child.kill()
-        return [self.results[spec.id] for spec in self.plan.trials]
-
-    def _sort_out(self) -> None:
-        for spec in self.plan.trials:
-            earlier = read_result(self.folder, spec)
-            if earlier is None or must_run(earlier, self.plan.config):
-                self.waiting.append(spec)
-            else:
-                self.results[spec.id] = earlier
-                self.on_event(TrialFound(earlier, len(self.results), len(self.plan.trials)))
 
     def _start_some(self) -> None:
         while self.waiting and len(self.running) < self.plan.config.workers:
             left_s = self._left_s()
             spec = self.waiting.pop(0)
-            number = len(self.results) + len(self.running) + 1
-            self.on_event(TrialStarted(spec, number, len(self.plan.trials), left_s))
+            number = len(self.found) + len(self.results) + len(self.running) + 1
+            self.on_event(TrialStarted(spec, number, self.total, left_s))
             log = work_folder(self.folder, spec.id).resolve() / "log.txt"
             log.unlink(missing_ok=True)
             self.running.append(_Running(spec, start(run_trial, self._job(spec), log)))
@@ -142,8 +167,8 @@ class _Session:
         trial.child.close()
         self.running.remove(trial)
         self.results[trial.spec.id] = result
-        self.ended_now.append(result)
-        self.on_event(TrialEnded(result, len(self.results), len(self.plan.trials), self._left_s()))
+        done = len(self.found) + len(self.results)
+        self.on_event(TrialEnded(result, done, self.total, self._left_s()))
 
     def _result(self, trial: _Running, wall_s: float, is_late: bool) -> TrialResult:
         work = work_folder(self.folder, trial.spec.id)
@@ -174,14 +199,20 @@ class _Session:
         )
 
     def _left_s(self) -> float | None:
-        expected = [self._expected_s(spec) for spec in self.waiting]
+        ended = self.found | self.results
+        running = {trial.spec.id for trial in self.running}
+        specs = [spec for spec in self.plan.trials if spec.id not in ended and spec.id not in running]
+        later = [spec for spec in self.waiting if spec.seed >= self.plan.config.seeds]
+        expected = [self._expected_s(spec) for spec in (*specs, *later) if key_of(spec) not in self.stopped]
         for trial in self.running:
             seconds = self._expected_s(trial.spec)
             expected.append(None if seconds is None else max(0.0, seconds - trial.wall_s))
         return _sum_known(expected, self.plan.config.workers)
 
     def _expected_s(self, spec: TrialSpec) -> float | None:
-        alike = [r.wall_s for r in self.ended_now if (r.spec.strategy, r.spec.model) == (spec.strategy, spec.model)]
+        alike = [
+            r.wall_s for r in self.results.values() if (r.spec.strategy, r.spec.model) == (spec.strategy, spec.model)
+        ]
         return sum(alike) / len(alike) if alike else spec.forecast_s
 
 

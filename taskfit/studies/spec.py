@@ -46,6 +46,14 @@ class Limits:
     latency_ms: float | None = None
     memory_gb: float | None = None
 
+    def looser(self, factor: float) -> Limits:
+        """Return limits that are so many times as wide."""
+
+        def times(limit: float | None) -> float | None:
+            return None if limit is None else factor * limit
+
+        return Limits(times(self.usd), times(self.latency_ms), times(self.memory_gb))
+
 
 @dataclass(frozen=True)
 class StudyConfig:
@@ -54,7 +62,11 @@ class StudyConfig:
     Attributes:
         strategies: names as the grammar of strategies reads them.
         models: names or folders; strategies that need no model run without.
-        seeds: number of seeds; they are 0, 1, ... . A strategy without chance in it runs once.
+        seeds: number of seeds; they are 0, 1, ... . A strategy without chance in it runs once, and one that can no
+            longer win after its first is stopped.
+        max_seeds: most seeds of the two between whom the decision is still open; None: two more than ``seeds`` where
+            that is above 1.
+        runs_all_seeds: give every strategy all seeds, also those that can no longer win.
         train_sizes: numbers of training rows for a learning curve; None stands for all rows.
         volume: rows that will ever be predicted; decides what "cheapest" means.
         limits: what a recommended strategy may cost.
@@ -68,6 +80,8 @@ class StudyConfig:
     strategies: tuple[str, ...] = ("majority", "linear", "zero-shot", "few-shot", "lora", "full", "encoder")
     models: tuple[str, ...] = ()
     seeds: int = 3
+    max_seeds: int | None = None
+    runs_all_seeds: bool = False
     train_sizes: tuple[int | None, ...] = (None,)
     volume: int = 100_000
     limits: Limits = Limits()
@@ -76,6 +90,13 @@ class StudyConfig:
     hardware: str | None = None
     prices: Path | None = None
     is_retrying_failed: bool = False
+
+    @property
+    def most_seeds(self) -> int:
+        """Most seeds that any strategy gets."""
+        if self.max_seeds is not None:
+            return self.max_seeds
+        return self.seeds + 2 if self.seeds > 1 else self.seeds
 
 
 @dataclass(frozen=True)
@@ -176,7 +197,9 @@ class Plan:
         task_fingerprint: of definition and rows; a trial refuses to run on other data.
         definition: the task's definition as JSON values.
         data: what reading the data showed, as JSON values, with the number of rows of each split.
-        trials: in the order in which they run: first seed of everything first.
+        trials: in the order in which they run: first seed of everything first. Not all of them need run: see
+            ``taskfit.studies.schedule``.
+        extra_trials: further seeds, which run only where the decision is still open.
         detectable_difference: smallest difference in accuracy that the test set can show with 80 % power;
             None where it is not known.
         notes: sentences for the user.
@@ -193,6 +216,7 @@ class Plan:
     price: Price
     detectable_difference: float | None = None
     notes: tuple[str, ...] = ()
+    extra_trials: tuple[TrialSpec, ...] = ()
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -114,6 +114,7 @@ def _identity(plan: Plan) -> dict[str, Value]:
         "strategies": [*sorted({_in_full(spec.strategy) for spec in plan.trials})],
         "models": {facts.name: facts.fingerprint for facts in sorted(plan.models, key=lambda f: f.name)},
         "seeds": plan.config.seeds,
+        "most seeds": plan.config.most_seeds,
         "train sizes": [*sorted({str(spec.train_rows or "all") for spec in plan.trials})],
     }
 
@@ -190,6 +191,7 @@ def _plan_from(values: dict[str, Any]) -> Plan:
         config=StudyConfig(**config),
         models=tuple(ModelFacts(**facts) for facts in values["models"]),
         trials=tuple(TrialSpec(**spec) for spec in values["trials"]),
+        extra_trials=tuple(TrialSpec(**spec) for spec in values["extra_trials"]),
         price=Price(**values["price"]),
         skipped=tuple(Skipped(**entry) for entry in values["skipped"]),
         detectable_difference=values["detectable_difference"],

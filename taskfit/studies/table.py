@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskfit.studies.recommend import over_limits
+from taskfit.studies.limits import over_limits
 
 if TYPE_CHECKING:
     from taskfit.studies.candidate import Candidate
@@ -26,6 +26,7 @@ class TableRow:
         value, low, high: its figure with the 95 % interval.
         others: further metrics, by name.
         seeds: finished trials.
+        stopped: why it did not get all its seeds; empty where it did.
         difference, difference_low, difference_high: this one minus the best; None for the best.
         p_value: adjusted; None for the best.
         verdict: ``recommended``, ``tied`` (cannot be told apart from the best), ``worse``, or ``unranked``.
@@ -48,6 +49,7 @@ class TableRow:
     high: float
     others: dict[str, float]
     seeds: int
+    stopped: str
     difference: float | None
     difference_low: float | None
     difference_high: float | None
@@ -91,6 +93,7 @@ def _row(key: str, candidate: Candidate, comparison: Comparison, recommendation:
         high=value.high,
         others={name: found.value for name, found in candidate.metrics.items() if name != comparison.metric},
         seeds=len(candidate.results),
+        stopped=candidate.stopped,
         difference=None if compared is None else compared.difference,
         difference_low=None if compared is None else compared.low,
         difference_high=None if compared is None else compared.high,

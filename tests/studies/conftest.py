@@ -25,7 +25,9 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study of 120 test rows with two near equals, one clearly worse and one failing strategy."""
     folder: Path = tmp_path_factory.mktemp("study")
     task_path = write_task(folder / "task.json", test=120, metrics=("macro_f1", "accuracy"))
-    config = StudyConfig(strategies=STRATEGIES, models=("tiny", "encoder-one"), seeds=2, volume=5000)
+    config = StudyConfig(
+        strategies=STRATEGIES, models=("tiny", "encoder-one"), seeds=2, max_seeds=2, runs_all_seeds=True, volume=5000
+    )
     return run_study(task_path, config, folder / "out", rooms=FAKES)
 
 
