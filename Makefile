@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: setup
-	$(BIN)/taskfit compare examples/support/task.yaml --seeds 2 --out build/demo
+	$(BIN)/taskfit compare examples/support/task.yaml --out build/demo
 
 check: setup
 	$(BIN)/ruff check .

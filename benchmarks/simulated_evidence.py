@@ -6,8 +6,11 @@ Every figure has the 95 % interval of its own share in ``low`` and ``high``. One
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 from common import arguments, finish
@@ -18,6 +21,11 @@ from taskfit.evaluation.metrics import score
 from taskfit.evaluation.outcomes import Outcomes, outcomes
 from taskfit.evaluation.paired import compare_paired, mcnemar, pooled_seed_noise
 from taskfit.evaluation.winner import corrected_winner
+from taskfit.studies.candidate import Candidate, Cost
+from taskfit.studies.candidates import with_intervals
+from taskfit.studies.ranking import open_pair, rank
+from taskfit.studies.schedule import is_hopeless
+from taskfit.studies.spec import StudyConfig, TrialSpec
 
 Generator = np.random.Generator
 LABELS = {
@@ -149,6 +157,69 @@ def tests_over_seeds(studies: int) -> list[dict[str, object]]:
     return table
 
 
+def one_candidate(name: str, usd: float, runs: Sequence[Outcomes]) -> Candidate:
+    """Return a candidate of a study that costs so much a row."""
+    cost = Cost(0.0, usd, 0.0, 0.0, 0, 0, 0.0, 0.0, None, None, 0)
+    mean = float(np.mean([score("accuracy", run) for run in runs]))
+    figure = {"accuracy": Interval(mean, mean, mean, 0.95, "")}
+    return Candidate(name, None, None, None, (), 0, figure, cost, tuple(runs), has_luck=True)
+
+
+def spend_seeds(
+    skills: Sequence[float], lucks: Sequence[float], generator: Generator
+) -> tuple[list[Candidate], list[int], int]:
+    """Run one study by the rules of ``studies.schedule``: its candidates, who was stopped, and the trials it took."""
+    ease = generator.normal(size=160)
+    runs = [strategy(ease, s, luck, 5, generator) for s, luck in zip(skills, lucks, strict=True)]
+
+    def candidates(seeds: Sequence[int]) -> list[Candidate]:
+        return [
+            one_candidate(str(n), float(n + 1), run[:k]) for n, (run, k) in enumerate(zip(runs, seeds, strict=True))
+        ]
+
+    first = candidates([1] * len(runs))
+    best = max(first, key=lambda c: c.metrics["accuracy"].value)
+    stopped = [n for n, one in enumerate(first) if is_hopeless("accuracy", one, best)]
+    seeds = [1 if n in stopped else 3 for n in range(len(runs))]
+    extra = tuple(TrialSpec(str(seed), "", None, None, seed, None) for seed in (3, 4))
+    plan = SimpleNamespace(config=StudyConfig(seeds=3, volume=1), extra_trials=extra)
+    while True:
+        pair = open_pair(plan, candidates(seeds), "accuracy")  # type: ignore[arg-type]
+        more = [n for n in (int(one.strategy) for one in pair) if seeds[n] < 5]
+        if not more:
+            return candidates(seeds), stopped, sum(seeds)
+        for n in more:
+            seeds[n] += 1
+
+
+def seeds_where_open(studies: int) -> list[dict[str, object]]:
+    """The whole rule: does it call equal strategies different, stop good ones, cover the truth, and save trials?"""
+    table: list[dict[str, object]] = []
+    lucks = {"none": [0.0] * 5, "some": [0.1] * 5, "much": [0.3] * 5, "hopeless ones": [0.1, 0.1, 0.1, 0.4, 0.4]}
+    for what, luck in lucks.items():
+        for aim, gap in (("level", 0.0), ("power", 0.5)):
+            skills = (0.6, 0.6 + gap, 0.5, -0.9, -1.2)
+            truths = [chance_of_right(s, each) for s, each in zip(skills, luck, strict=True)]
+            apart = wrong = trials = covered = 0
+            for study in range(studies):
+                found, stopped, spent = spend_seeds(skills, luck, np.random.default_rng([study, 9]))
+                ranked = rank(found, "accuracy", (3, 4, 5))
+                by_name = {one.strategy: one for one in ranked}
+                apart += by_name["0"].is_tied != by_name["1"].is_tied
+                wrong += bool({0, 1} & set(stopped)) if aim == "level" else 1 in stopped
+                trials += spent
+                measured = {one.strategy: one.metrics["accuracy"] for one in with_intervals(found, ["accuracy"])}
+                covered += sum(covers(measured[str(n)], truth) for n, truth in enumerate(truths))
+            row = {"luck": what, "aim": aim, "called_apart": share(apart, studies), "wrongly_stopped": wrong / studies}
+            table.append(row | {"coverage": share(covered, 5 * studies), "trials_of_15": trials / studies})
+    return table
+
+
+def chance_of_right(skill: float, luck: float) -> float:
+    """Return the share of rows that a strategy of that skill has right, over all seeds."""
+    return NormalDist(0, math.sqrt(1 + luck**2 + 0.25)).cdf(skill)
+
+
 def row_tests(studies: int) -> dict[str, object]:
     """Level of McNemar's two forms, of a fall, and of equivalence at its margin; power of equivalence without a gap."""
 
@@ -198,6 +269,7 @@ def main() -> None:
         "metrics": coverage_of_metrics(studies),
         "seeds_and_groups": coverage_over_seeds(studies),
         "paired": tests_over_seeds(studies),
+        "seeds_where_open": seeds_where_open(studies),
         "rows": row_tests(studies * 3),
         "winner": winners(studies // 2),
     }

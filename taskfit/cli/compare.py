@@ -42,9 +42,13 @@ def compare(
         str, typer.Option(help='Numbers of training rows with commas between; "all" for all.')
     ] = "all",
     volume: Annotated[int, typer.Option(help="Rows you will ever predict; decides what is cheapest.")] = 100_000,
-    max_usd: Annotated[float | None, typer.Option(help="Most money for fitting and the whole volume.")] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds a row.")] = None,
-    max_memory_gb: Annotated[float | None, typer.Option(help="Most memory while predicting.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most US dollars for labels, fitting and the whole volume.")
+    ] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Most milliseconds a row.")] = None,
+    max_memory: Annotated[float | None, typer.Option(help="Most gigabytes while predicting.")] = None,
+    max_labels: Annotated[int | None, typer.Option(help="Most labelled rows to learn and choose from.")] = None,
+    label_price: Annotated[float, typer.Option(help="US dollars a labelled row; part of the cost.")] = 0.0,
     timeout_s: Annotated[float | None, typer.Option(help="Seconds after which a trial is stopped.")] = None,
     workers: Annotated[
         int, typer.Option(help="Trials at the same time; above 1 their seconds disturb each other.")
@@ -70,7 +74,8 @@ def compare(
         runs_all_seeds=all_seeds,
         train_sizes=_sizes(train_sizes),
         volume=volume,
-        limits=Limits(usd=max_usd, latency_ms=max_latency_ms, memory_gb=max_memory_gb),
+        limits=Limits(usd=max_cost, latency_ms=max_latency, memory_gb=max_memory, labels=max_labels),
+        usd_per_label=label_price,
         timeout_s=timeout_s,
         workers=workers,
         hardware=hardware,

@@ -201,7 +201,11 @@ def metric_interval(
 
 
 def _within(middle: float, reach: float, entry: Metric, units: int) -> tuple[float, float]:
-    """Return the ends of middle -+ reach, bent so that they stay within the metric's range."""
+    """Return the ends of middle -+ reach, bent so that they stay within the metric's range.
+
+    Close to an end of the range the logit scale stretches what seeds of other strategies could do beyond all measure;
+    so no end lies further off than twice the reach.
+    """
     if math.isinf(entry.highest):
         return max(entry.lowest, middle - reach), middle + reach
     width = entry.highest - entry.lowest
@@ -209,7 +213,7 @@ def _within(middle: float, reach: float, entry: Metric, units: int) -> tuple[flo
     centre, half = math.log(share / (1 - share)), reach / width / (share * (1 - share))
     ends = (1 / (1 + math.exp(-max(-700.0, min(700.0, end)))) for end in (centre - half, centre + half))
     low, high = (entry.lowest + width * end for end in ends)
-    return low, high
+    return max(low, middle - 2 * reach), min(high, middle + 2 * reach)
 
 
 def _all_alike(name: str, runs: Sequence[Outcomes]) -> float | None:

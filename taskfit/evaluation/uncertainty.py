@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -42,6 +42,7 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+_BORROWED_FREEDOM = 2  # simulated: with it, intervals of single runs cover where their luck is three times the others'
 _GRID = 400  # values of the seeds' part that are averaged over
 
 LARGEST_LUCK = 0.25
@@ -196,6 +197,8 @@ def of_figure(name: str, runs: Sequence[Outcomes], noise: SeedNoise | None = Non
     own = luck_of_seeds(table) if len(table) > 1 else None
     if own is None and noise is None:
         return (Uncertainty(rows, freedom),)
+    if own is None and noise is not None:  # another strategy's luck may be far from this one's
+        noise = replace(noise, freedom=min(noise.freedom, _BORROWED_FREEDOM))
     return _with_seeds(name, rows, freedom, [(1 / len(table), own)], noise)
 
 

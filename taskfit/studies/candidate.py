@@ -26,7 +26,10 @@ class Cost:
     """What one fit and one predicted row cost, on average over seeds.
 
     Attributes:
-        usd_fit: of one fit.
+        labels: labelled rows that it learns and chooses from.
+        usd_labels: their price.
+        usd_fit: of one fit, with whatever was tried on the way.
+        usd_evaluate: of predicting the test rows once.
         usd_per_row: of one predicted row.
         fit_s: seconds on the clock of one fit.
         latency_ms: milliseconds on the clock per row, many rows predicted in one go.
@@ -47,10 +50,18 @@ class Cost:
     flops_fit: float | None
     flops_per_row: float | None
     artefact_bytes: int
+    labels: int = 0
+    usd_labels: float = 0.0
+    usd_evaluate: float = 0.0
 
-    def total_usd(self, volume: int) -> float:
-        """US dollars to fit once and predict ``volume`` rows."""
-        return self.usd_fit + volume * self.usd_per_row
+    @property
+    def usd_once(self) -> float:
+        """US dollars before the first row is predicted: labels, fit and evaluation."""
+        return self.usd_labels + self.usd_fit + self.usd_evaluate
+
+    def total_usd(self, volume: float) -> float:
+        """US dollars for labels, one fit, its evaluation, and ``volume`` predicted rows."""
+        return self.usd_once + volume * self.usd_per_row
 
     def total_s(self, volume: int) -> float:
         """Seconds on the clock to fit once and predict ``volume`` rows; what decides on a machine without a price."""
@@ -110,12 +121,13 @@ class Candidate:
         return f"{self.strategy}{model}{size}"
 
 
-def mean_cost(results: Sequence[TrialResult], usd_per_hour: float) -> Cost:
+def mean_cost(results: Sequence[TrialResult], usd_per_hour: float, usd_per_label: float = 0.0) -> Cost:
     """Average the costs of a candidate's finished trials; memory is the highest of them.
 
     Args:
         results: finished trials, at least one.
         usd_per_hour: of the machine; trials that ran when another price held are told at this one.
+        usd_per_label: of a labelled row.
 
     Raises:
         StudyError: a result holds no valid cost.
@@ -124,11 +136,16 @@ def mean_cost(results: Sequence[TrialResult], usd_per_hour: float) -> Cost:
     fit_flops = [cost.fit_flops for cost in costs if cost.fit_flops is not None]
     row_flops = [cost.predict_flops / cost.rows_predicted for cost in costs if cost.predict_flops is not None]
     rows = [max(1, result.counts["rows"]) for result in results]
+    usd_per_row = fmean(
+        usd_per_hour * cost.s_per_row / 3600 + cost.usd_service_predict / cost.rows_predicted for cost in costs
+    )
+    labels = max(result.spec.labels for result in results)
     return Cost(
+        labels=labels,
+        usd_labels=labels * usd_per_label,
+        usd_evaluate=usd_per_row * fmean(rows),
         usd_fit=fmean(usd_per_hour * cost.fit.wall_s / 3600 + cost.usd_service_fit for cost in costs),
-        usd_per_row=fmean(
-            usd_per_hour * cost.s_per_row / 3600 + cost.usd_service_predict / cost.rows_predicted for cost in costs
-        ),
+        usd_per_row=usd_per_row,
         fit_s=fmean(cost.fit.wall_s for cost in costs),
         latency_ms=fmean(1000 * cost.s_per_row for cost in costs),
         fit_memory_bytes=max(cost.fit.peak_memory_bytes + cost.fit.peak_gpu_bytes for cost in costs),

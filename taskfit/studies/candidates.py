@@ -52,7 +52,7 @@ def candidates_of(folder: Path, plan: Plan, results: Iterable[TrialResult]) -> l
                 results=tuple(done),
                 failed=len(trials) - len(done),
                 metrics={},
-                cost=mean_cost(done, plan.price.usd_per_hour),
+                cost=mean_cost(done, plan.price.usd_per_hour, plan.config.usd_per_label),
                 runs=runs,
                 has_luck=key in lucky or len(done) > 1,
             )

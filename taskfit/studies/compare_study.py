@@ -53,6 +53,7 @@ def compare(
     train_sizes: Iterable[int | None] = (None,),
     volume: int = StudyConfig.volume,
     limits: Limits = StudyConfig.limits,
+    usd_per_label: float = 0.0,
     timeout_s: float | None = None,
     workers: int = 1,
     hardware: str | None = None,
@@ -75,6 +76,7 @@ def compare(
         train_sizes: numbers of training rows for a learning curve; None stands for all rows.
         volume: rows that will ever be predicted; decides what "cheapest" means.
         limits: what a recommended strategy may cost.
+        usd_per_label: price of a labelled row.
         timeout_s: seconds after which a trial is stopped; None: never.
         workers: trials that run at the same time.
         hardware: name in the hardware price table; None: the table's default.
@@ -101,6 +103,7 @@ def compare(
         train_sizes=tuple(train_sizes),
         volume=volume,
         limits=limits,
+        usd_per_label=usd_per_label,
         timeout_s=timeout_s,
         workers=workers,
         hardware=hardware,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskfit.studies.words import money
+from taskfit.studies.words import count, money
 
 if TYPE_CHECKING:
     from taskfit.studies.candidate import Candidate
@@ -22,4 +22,6 @@ def over_limits(candidate: Candidate, volume: int, limits: Limits) -> list[str]:
         over.append(f"{cost.latency_ms:.3g} ms a row, more than {limits.latency_ms:g} ms")
     if limits.memory_gb is not None and cost.predict_memory_bytes > limits.memory_gb * 1e9:
         over.append(f"{cost.predict_memory_bytes / 1e9:.2g} GB of memory, more than {limits.memory_gb:g} GB")
+    if limits.labels is not None and cost.labels > limits.labels:
+        over.append(f"{count(cost.labels, 'label')}, more than {limits.labels:,}")
     return over

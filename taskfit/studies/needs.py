@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task
 
-__all__ = ["check_task", "shots", "usage", "uses_seed", "uses_train"]
+__all__ = ["check_task", "labels_used", "shots", "usage", "uses_seed", "uses_train"]
 
 _WITHOUT_CHANCE = frozenset({"majority", "linear"})
 
@@ -34,6 +34,20 @@ def shots(strategy: Strategy) -> int:
     """Return how many training rows stand as worked examples in a prompt; 0 for most strategies."""
     k = getattr(getattr(strategy, "program", strategy), "k", 0)
     return k if isinstance(k, int) else 0
+
+
+def labels_used(strategy: Strategy, task: Task, train_rows: int | None) -> int:
+    """Return how many labelled rows a strategy learns and chooses from: 0 where training rows do not matter.
+
+    A prompt with randomly drawn worked examples needs those alone; whatever else learns is given the validation rows
+    too.
+    """
+    if not uses_train(strategy):
+        return 0
+    program = getattr(strategy, "program", strategy)
+    if shots(strategy) and getattr(strategy, "weights", None) is None and getattr(program, "select", "") == "random":
+        return shots(strategy)
+    return (len(task.train) if train_rows is None else train_rows) + len(task.validation)
 
 
 def check_task(strategy: Strategy, task: Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +15,12 @@ from taskfit.models.service import is_service_name
 from taskfit.studies.costing import priced_service
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, forecaster
-from taskfit.studies.needs import check_task, shots, uses_seed, uses_train
+from taskfit.studies.needs import check_task, labels_used, shots, uses_seed, uses_train
 from taskfit.studies.process import call, start_server
+from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.spec import Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec, trial_id
+from taskfit.studies.words import count, points
 
 if TYPE_CHECKING:
     from taskfit.costs.prices import Machine
@@ -28,8 +31,6 @@ __all__ = ["EMBEDDED_MODELS", "Limits", "StudyConfig", "plan"]
 
 EMBEDDED_MODELS = ("taskfit-tiny", "minilm")
 """What is compared when no model is named: one that generates and, where it is installed, one that encodes."""
-
-_SMALL_TEST = 100
 
 
 def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
@@ -121,10 +122,16 @@ def _check_numbers(config: StudyConfig, faults: Faults) -> None:
         "limits.usd": limits.usd,
         "limits.latency_ms": limits.latency_ms,
         "limits.memory_gb": limits.memory_gb,
+        "limits.labels": limits.labels,
     }
     for name, amount in amounts.items():
         if amount is not None and not amount > 0:
             faults.add(f"{name} must be above 0, or left out for no limit (got {amount:g})")
+    if not 0 <= config.usd_per_label < math.inf:
+        faults.add(f"usd_per_label must be at least 0 (got {config.usd_per_label:g})")
+    smallest = min((size for size in config.train_sizes if size is not None), default=0)
+    if limits.labels is not None and smallest > limits.labels and None not in config.train_sizes:
+        faults.add(f"limits.labels of {limits.labels} and train_sizes of at least {smallest} contradict each other")
     if not config.train_sizes:
         faults.add("train_sizes must name at least one size; all rows are written as None (got none)")
 
@@ -241,7 +248,8 @@ def _trials(
                 model, fingerprint = (None, None) if facts is None else (facts.name, facts.fingerprint)
                 key = trial_id(task.fingerprint, strategy.name, model, fingerprint, seed, rows)
                 seconds, usd = price.of(strategy, facts, rows) or (None, None)
-                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, seconds, usd)
+                given = labels_used(strategy, task, rows)
+                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, seconds, usd, given)
                 trials.setdefault(key, spec)
     return tuple(trials.values())
 
@@ -292,7 +300,20 @@ def _service_notes(models: Iterable[ModelFacts], config: StudyConfig) -> list[st
 
 
 def _size_notes(task: Task) -> list[str]:
+    from taskfit.evaluation.paired import rows_needed
+
     rows, gap = len(task.test), _detectable(task)
-    if rows >= _SMALL_TEST or gap is None:
-        return []
-    return [f"the test set has {rows} rows: differences in accuracy below about {gap * 100:.0f} points cannot be shown"]
+    notes = []
+    if rows < FEWEST_ROWS:
+        notes.append(
+            f"nothing will be ranked: the test set has {count(rows, 'row')}, and at least {FEWEST_ROWS} are needed"
+        )
+    if gap is not None:
+        halves = f"{points(gap / 2)} would need about {rows_needed(gap / 2):,} rows"
+        notes.append(
+            f"{count(rows, 'test row')} can show differences in accuracy of about {points(gap)} or more; {halves}"
+            if gap < 1
+            else f"{count(rows, 'test row')} cannot show any difference in accuracy; 10 points would need about "
+            f"{rows_needed(0.1):,} rows"
+        )
+    return notes

@@ -28,7 +28,7 @@ __all__ = [
     "trial_id",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of study and trial folders; it is part of every trial's id."""
 
 
@@ -37,22 +37,24 @@ class Limits:
     """What the user can bear; None: no limit.
 
     Attributes:
-        usd: most money for fitting and predicting the whole volume, in US dollars.
+        usd: most money for labels, fitting, evaluating and predicting the whole volume, in US dollars.
         latency_ms: most milliseconds per predicted row (mean).
         memory_gb: most memory while predicting, in gigabytes (10**9 bytes).
+        labels: most labelled rows that it learns and chooses from.
     """
 
     usd: float | None = None
     latency_ms: float | None = None
     memory_gb: float | None = None
+    labels: int | None = None
 
     def looser(self, factor: float) -> Limits:
-        """Return limits that are so many times as wide."""
+        """Return limits that are so many times as wide; of labels there is no doubt, so their limit stays."""
 
         def times(limit: float | None) -> float | None:
             return None if limit is None else factor * limit
 
-        return Limits(times(self.usd), times(self.latency_ms), times(self.memory_gb))
+        return Limits(times(self.usd), times(self.latency_ms), times(self.memory_gb), self.labels)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class StudyConfig:
         train_sizes: numbers of training rows for a learning curve; None stands for all rows.
         volume: rows that will ever be predicted; decides what "cheapest" means.
         limits: what a recommended strategy may cost.
+        usd_per_label: price of a labelled row, in US dollars; part of what a strategy costs.
         timeout_s: seconds after which a trial is stopped; None: never.
         workers: trials that run at the same time. Above 1 their seconds are those of a shared machine.
         hardware: name in the hardware price table; None: the table's default.
@@ -85,6 +88,7 @@ class StudyConfig:
     train_sizes: tuple[int | None, ...] = (None,)
     volume: int = 100_000
     limits: Limits = Limits()
+    usd_per_label: float = 0.0
     timeout_s: float | None = None
     workers: int = 1
     hardware: str | None = None
@@ -138,6 +142,7 @@ class TrialSpec:
         train_rows: size of the training subset; None: all rows.
         forecast_s: seconds it is expected to take; None: unknown.
         forecast_usd: money it is expected to cost; None: unknown.
+        labels: labelled rows that it learns and chooses from.
     """
 
     id: str
@@ -148,6 +153,7 @@ class TrialSpec:
     train_rows: int | None
     forecast_s: float | None = None
     forecast_usd: float | None = None
+    labels: int = 0
 
     @property
     def label(self) -> str:

@@ -141,7 +141,7 @@ def test_unknown_model_names_the_nearest(taskfit: Taskfit, topics: Path, monkeyp
         (("--train-sizes", "0"), "train-sizes"),
         (("--train-sizes", "500"), "500"),
         (("--volume", -1), "volume"),
-        (("--max-usd", -1), "usd"),
+        (("--max-cost", -1), "usd"),
         (("--workers", 0), "workers"),
     ],
 )

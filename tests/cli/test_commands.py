@@ -37,7 +37,7 @@ def test_compare_again_runs_nothing_and_says_the_same(taskfit: Taskfit, topics: 
 
 def test_compare_without_a_recommendation_ends_with_code_1(taskfit: Taskfit, topics: Path) -> None:
     """The answer is no: nothing is within the limit, and the report says so."""
-    ran = taskfit("compare", topics, "--strategies", "linear", "--out", "study", "--max-usd", 1e-12)
+    ran = taskfit("compare", topics, "--strategies", "linear", "--out", "study", "--max-cost", 1e-12)
     assert ran.code == 1
     assert "No strategy is within the limits" in ran.out
     assert Path("study/report.html").exists()

@@ -30,7 +30,7 @@ def named(comparison, label):
 def with_costs(comparison, costs):
     """Give candidates other costs: label to (fit, per row) in US dollars."""
     candidates = tuple(
-        replace(c, cost=replace(c.cost, usd_fit=costs[c.label][0], usd_per_row=costs[c.label][1]))
+        replace(c, cost=replace(c.cost, usd_fit=costs[c.label][0], usd_per_row=costs[c.label][1], usd_evaluate=0.0))
         for c in comparison.candidates
         if c.label in costs
     )
@@ -160,13 +160,16 @@ def test_machine_without_a_price_is_ranked_by_seconds(finished_study):
     """All costs zero: the faster of equals is chosen, and the plot's axis is in seconds."""
     tied = [c for c in finished_study.comparison.candidates if c.is_tied]
     spans = (9.0, 2.0, *(20.0 for _ in tied[2:]))
-    free = [replace(c.cost, usd_fit=0.0, usd_per_row=0.0, fit_s=s) for c, s in zip(tied, spans, strict=True)]
+    free = [
+        replace(c.cost, usd_fit=0.0, usd_per_row=0.0, usd_evaluate=0.0, fit_s=s)
+        for c, s in zip(tied, spans, strict=True)
+    ]
     candidates = tuple(replace(c, cost=cost) for c, cost in zip(tied, free, strict=True))
     comparison = replace(finished_study.comparison, candidates=candidates)
     found = recommend(comparison)
     assert found.chosen.label == tied[1].label and "$0 to fit" in found.verdict
     charts = report_view(comparison, found).charts
-    assert charts.unit == "seconds" and "seconds to fit and predict" in charts.cost_wide
+    assert charts.unit == "seconds" and "seconds for 5,000 rows" in charts.cost_wide
 
 
 def test_too_few_test_rows_are_not_ranked(tmp_path):

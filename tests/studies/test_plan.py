@@ -113,7 +113,7 @@ def test_small_test_set_and_detectable_difference_are_said(task):
     """24 rows show large differences only, and the plan says how large."""
     found = make(task)
     assert 0.2 < found.detectable_difference < 0.5
-    assert any("24 rows" in note for note in found.notes)
+    assert any("24 test rows can show" in note for note in found.notes)
 
 
 def test_generation_has_no_detectable_difference_in_accuracy(task):

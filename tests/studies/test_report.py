@@ -206,12 +206,16 @@ def test_choice_at_every_volume_is_the_recommendation_there(finished_study):
     assert choices[-1].label is None
 
 
+def hand_made(cost, fit, row):
+    return replace(cost, usd_labels=0.0, usd_fit=fit, usd_evaluate=0.0, usd_per_row=row)
+
+
 def test_choices_change_where_total_costs_cross(finished_study):
     """Two tied candidates, cheap to fit and cheap per row: the choice changes at the crossing, worked by hand."""
     tied = [c for c in finished_study.comparison.candidates if c.is_tied][:2]
     costs = ((1.0, 0.0), (0.0, 0.001))
     pair = tuple(
-        replace(c, runs=tied[0].runs, metrics=tied[0].metrics, cost=replace(c.cost, usd_fit=fit, usd_per_row=row))
+        replace(c, runs=tied[0].runs, metrics=tied[0].metrics, cost=hand_made(c.cost, fit, row))
         for c, (fit, row) in zip(tied, costs, strict=True)
     )
     choices = choices_by_volume(replace(finished_study.comparison, candidates=pair), Limits(), 50)
