@@ -33,7 +33,7 @@ class Point:
         key: the letters that stand for it.
         label: its name.
         verdict: as in the table; a candidate over a limit is ``over``.
-        fit: cost of one fit, in the chart's unit.
+        fit: cost before the first row is predicted, in the chart's unit.
         row: cost of one predicted row, in the same unit.
         is_main: false for smaller training sets, which are shown on demand.
         figures: metric to figure; metrics that it lacks are left out.
@@ -73,7 +73,7 @@ def cost_chart(
         height: the same.
         is_live: with names beside the marks, which only a browser can place.
     """
-    title = "unit_title + ' to fit and predict ' + format(volume, ',.3~r') + ' rows'"
+    title = "unit_title + ' for ' + format(volume, ',.3~r') + ' rows'"
     signals = [
         {"name": "volume", "value": volume},
         {"name": "metric", "value": metric},

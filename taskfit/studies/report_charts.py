@@ -114,7 +114,7 @@ def charts_of(
 
 def _point(row: TableRow, candidate: Candidate, unit: str, *, is_main: bool) -> Point:
     found = candidate.cost
-    fit, each = (found.usd_fit, found.usd_per_row) if unit == "US dollars" else (found.fit_s, found.latency_ms / 1000)
+    fit, each = (found.usd_once, found.usd_per_row) if unit == "US dollars" else (found.fit_s, found.latency_ms / 1000)
     verdict = "over" if row.over_limits else row.verdict
     return Point(row.key, row.label, verdict, fit, each, is_main, _figures(candidate))
 

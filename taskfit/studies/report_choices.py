@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskfit.studies.recommend import recommend
 from taskfit.studies.volume_chart import volume_range
+from taskfit.studies.volumes import break_even
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,11 +67,10 @@ def _turns(candidates: tuple[Candidate, ...], limits: Limits) -> Iterator[float]
     able = [candidate for candidate in candidates if candidate.is_tied or limits != type(limits)()]
     for place, one in enumerate(able):
         if limits.usd is not None and one.cost.usd_per_row > 0:
-            yield (limits.usd - one.cost.usd_fit) / one.cost.usd_per_row
+            yield (limits.usd - one.cost.usd_once) / one.cost.usd_per_row
         for other in able[place + 1 :]:
-            for fit, row in (
-                (one.cost.usd_fit - other.cost.usd_fit, other.cost.usd_per_row - one.cost.usd_per_row),
-                (one.cost.fit_s - other.cost.fit_s, (other.cost.latency_ms - one.cost.latency_ms) / 1000),
-            ):
-                if row != 0 and fit / row > 0:
-                    yield fit / row
+            in_money, more_s = break_even(one.cost, other.cost), other.cost.latency_ms - one.cost.latency_ms
+            if in_money is not None:
+                yield in_money
+            if more_s != 0:  # of equal amounts of money the seconds decide
+                yield 1000 * (one.cost.fit_s - other.cost.fit_s) / more_s

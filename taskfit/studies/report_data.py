@@ -7,6 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from taskfit.studies.report_rows import rows_data
+from taskfit.studies.volumes import VOLUMES
 
 if TYPE_CHECKING:
     from taskfit.studies.report_view import ReportView
@@ -40,7 +41,8 @@ def report_json(view: ReportView) -> dict[str, Value]:
     """Return the whole report as JSON values, without pictures.
 
     Returns:
-        ``format``; ``task``; ``recommendation``; ``table``, one record a candidate; ``choices`` by volume; ``curves``;
+        ``format``; ``task``; ``recommendation``; ``table``, one record a candidate; ``choices`` by volume; ``costs``;
+        ``curves``;
         ``forgetting``; ``calibration``; ``confusion``; ``rows`` that strategies answer differently; ``run``;
         ``trials``; ``failures``; ``skipped``; ``losses``; ``methods`` and ``references``.
     """
@@ -58,6 +60,7 @@ def report_json(view: ReportView) -> dict[str, Value]:
         },
         "table": [asdict(row) for row in view.rows],
         "choices": [asdict(choice) for choice in view.choices],
+        "costs": [{**asdict(one), "volumes": [*VOLUMES]} for one in view.volume_costs],
         "curves": [asdict(curve) for curve in view.curves],
         "forgetting": [_without_pictures(asdict(one)) for one in view.forgetting],
         "calibration": [_without_pictures(asdict(panel)) for panel in view.panels],

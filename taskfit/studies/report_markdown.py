@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from taskfit.studies.report_calibration import METRICS
-from taskfit.studies.words import figure, metric_name
+from taskfit.studies.report_table import cost_amounts, cost_titles
+from taskfit.studies.words import figure, metric_name, money
 
 if TYPE_CHECKING:
     from taskfit.studies.report_view import ReportView
@@ -28,6 +29,7 @@ def markdown_report(view: ReportView) -> str:
 def _sections(view: ReportView) -> Iterator[tuple[str, list[str]]]:
     yield "Strategies", _candidates(view)
     yield "By volume", _choices(view)
+    yield "Total cost", _costs(view)
     yield "Learning curves", _curves(view)
     yield "Forgetting", _forgetting(view)
     yield "Calibration", _calibration(view)
@@ -52,6 +54,11 @@ def _candidates(view: ReportView) -> list[str]:
 def _choices(view: ReportView) -> list[str]:
     rows = [[f"{c.first:,} to {c.last:,}", c.label or "nothing is within the limits"] for c in view.choices]
     return _table(["rows to predict", "choose"], rows)
+
+
+def _costs(view: ReportView) -> list[str]:
+    rows = [[one.label, *map(money, cost_amounts(one))] for one in view.volume_costs]
+    return _table(["strategy", *cost_titles()], rows)
 
 
 def _curves(view: ReportView) -> list[str]:

@@ -84,8 +84,26 @@ def _runs(comparison: Comparison) -> str:
     sources = f" They follow {'; '.join(named)}." if named else ""
     return (
         f"Each strategy ran with {count(config.seeds, 'seed')}{subsets}; strategies without chance in them ran once. "
-        f"Each run had a process of its own.{sources}"
+        f"{_stopping(comparison)}Each run had a process of its own.{sources}"
     )
+
+
+def _stopping(comparison: Comparison) -> str:
+    """Say which seeds were saved, and which were added, where the study did so."""
+    config = comparison.study.plan.config
+    stopped = sum(bool(candidate.stopped) for candidate in comparison.candidates)
+    parts = []
+    if stopped:
+        parts.append(
+            f"{count(stopped, 'candidate')} got one seed alone: further behind the best, or over a limit, than a 99 % "
+            "interval over rows and the luck of seeds explain. "
+        )
+    if config.most_seeds > config.seeds > 1:
+        parts.append(
+            f"Up to {config.most_seeds} seeds were given to the two between whom the decision was open, and p-values "
+            "adjusted for looking more than once. "
+        )
+    return "".join(parts)
 
 
 def _sources(comparison: Comparison) -> list[str]:

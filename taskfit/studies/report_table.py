@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.interval_bar import Scale, interval_bar
+from taskfit.studies.volumes import VOLUMES, VolumeCosts
 from taskfit.studies.words import bytes_text, figure, metric_name, money, seconds
 
 if TYPE_CHECKING:
     from taskfit.studies.compare import Comparison
     from taskfit.studies.table import TableRow
 
-__all__ = ["Cell", "Column", "candidate_cells", "candidate_columns", "strip_of", "trial_cells", "trial_columns"]
+__all__ = [
+    "Cell",
+    "Column",
+    "candidate_cells",
+    "candidate_columns",
+    "cost_amounts",
+    "cost_titles",
+    "strip_of",
+    "trial_cells",
+    "trial_columns",
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,16 @@ def candidate_cells(row: TableRow, metrics: Sequence[str]) -> tuple[Cell, ...]:
         Cell(operations, -1.0 if row.flops_per_row is None else row.flops_per_row),
         Cell(bytes_text(row.artefact_bytes), row.artefact_bytes),
     )
+
+
+def cost_titles() -> tuple[str, ...]:
+    """Return the headings of the table of total costs, after the strategy's."""
+    return "labels", "fit", "evaluation", "per 1,000 rows", *(f"{volume:,} rows" for volume in VOLUMES)
+
+
+def cost_amounts(costs: VolumeCosts) -> tuple[float, ...]:
+    """Return the amounts below ``cost_titles``, in US dollars."""
+    return costs.usd_labels, costs.usd_fit, costs.usd_evaluate, 1000 * costs.usd_per_row, *costs.totals
 
 
 def strip_of(row: TableRow, seeds: Sequence[float], scale: Scale) -> str:

@@ -22,6 +22,8 @@ from taskfit.studies.report_table import (
     Column,
     candidate_cells,
     candidate_columns,
+    cost_amounts,
+    cost_titles,
     strip_of,
     trial_cells,
     trial_columns,
@@ -29,7 +31,8 @@ from taskfit.studies.report_table import (
 from taskfit.studies.result import read_trial_predictions
 from taskfit.studies.table import TableRow, table_of
 from taskfit.studies.test_rows import read_test_rows
-from taskfit.studies.words import metric_name
+from taskfit.studies.volumes import VolumeCosts, costs_at_volumes
+from taskfit.studies.words import metric_name, money
 
 if TYPE_CHECKING:
     from taskfit.studies.candidate import Candidate
@@ -66,6 +69,7 @@ class ReportView:
         recipes: how each candidate was made.
         facts: what was run, as pairs of name and text.
         methods, references: for a paper.
+        volume_costs: what the candidates of ``shown`` cost in all at volumes from a thousand to ten million.
         losses: answers that could not be read, and worked examples without room.
         absent: sections that the study has no data for, in words.
     """
@@ -96,8 +100,19 @@ class ReportView:
     facts: tuple[tuple[str, str], ...]
     methods: tuple[str, ...]
     references: tuple[str, ...]
+    volume_costs: tuple[VolumeCosts, ...]
     losses: tuple[Losses, ...] = ()
     absent: tuple[str, ...] = ()
+
+    @property
+    def cost_titles(self) -> tuple[str, ...]:
+        """Headings of the table of total costs, after the strategy's."""
+        return cost_titles()
+
+    @property
+    def cost_rows(self) -> list[tuple[str, list[Cell]]]:
+        """Rows of that table: a candidate's label, and its amounts."""
+        return [(one.label, [Cell(money(usd), usd) for usd in cost_amounts(one)]) for one in self.volume_costs]
 
     def key_of(self, label: str) -> str:
         """Return the letters that stand for a candidate."""
@@ -147,6 +162,7 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         facts=facts_of(comparison),
         methods=methods,
         references=references(methods),
+        volume_costs=costs_at_volumes(main),
         losses=losses_of(comparison.candidates, first),
         absent=()
         if not rows

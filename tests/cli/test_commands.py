@@ -92,6 +92,8 @@ def test_report_is_written_again_from_the_folder_alone(taskfit: Taskfit, topics:
     ran = taskfit("report", "study")
     assert ran.code == 0
     assert page.read_bytes() == before
+    shown = json.loads(taskfit("report", "study", "--json").out)
+    assert shown["recommendation"]["chosen"] == "linear" and len(shown["trials"]) == 2
 
 
 @pytest.mark.parametrize("command", ["strategies", "models"])

@@ -169,7 +169,7 @@ def test_machine_without_a_price_is_ranked_by_seconds(finished_study):
     found = recommend(comparison)
     assert found.chosen.label == tied[1].label and "$0 to fit" in found.verdict
     charts = report_view(comparison, found).charts
-    assert charts.unit == "seconds" and "seconds to fit and predict" in charts.cost_wide
+    assert charts.unit == "seconds" and "seconds for 5,000 rows" in charts.cost_wide
 
 
 def test_too_few_test_rows_are_not_ranked(tmp_path):

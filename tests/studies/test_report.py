@@ -8,8 +8,10 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -204,12 +206,16 @@ def test_choice_at_every_volume_is_the_recommendation_there(finished_study):
     assert choices[-1].label is None
 
 
+def hand_made(cost, fit, row):
+    return replace(cost, usd_labels=0.0, usd_fit=fit, usd_evaluate=0.0, usd_per_row=row)
+
+
 def test_choices_change_where_total_costs_cross(finished_study):
     """Two tied candidates, cheap to fit and cheap per row: the choice changes at the crossing, worked by hand."""
     tied = [c for c in finished_study.comparison.candidates if c.is_tied][:2]
     costs = ((1.0, 0.0), (0.0, 0.001))
     pair = tuple(
-        replace(c, runs=tied[0].runs, metrics=tied[0].metrics, cost=replace(c.cost, usd_fit=fit, usd_per_row=row))
+        replace(c, runs=tied[0].runs, metrics=tied[0].metrics, cost=hand_made(c.cost, fit, row))
         for c, (fit, row) in zip(tied, costs, strict=True)
     )
     choices = choices_by_volume(replace(finished_study.comparison, candidates=pair), Limits(), 50)
@@ -370,3 +376,30 @@ def test_numbers_that_json_lacks_become_null():
         "a": [None, 1.0, None],
         "b": ["x", None],
     }
+
+
+RECORDED = Path(__file__).parents[2] / "examples" / "support" / "study"
+
+
+def test_recorded_study_is_small_and_says_what_it_holds():
+    """It is under 1.5 MB, holds no path of the machine that ran it, and its page has the verdict of its trials."""
+    files = [path for path in RECORDED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_500_000
+    texts = [path.read_text() for path in files if path.suffix in (".json", ".md", ".txt")]
+    assert not any(re.search(r'["( ](/home|/root|/work|/Users)/', text) for text in texts)
+    values = read_report(RECORDED)
+    page = (RECORDED / "report.html").read_text()
+    assert escape(values["recommendation"]["verdict"]) in page and values["curves"]
+    assert len({row["strategy"] for row in values["table"]}) >= 6 and not values["failures"]
+
+
+def test_methods_tell_of_stopped_and_added_seeds(finished_study):
+    """Who was stopped is counted, and looking more than once is said."""
+    best, *rest = finished_study.comparison.candidates
+    stopped = replace(finished_study.comparison, candidates=(best, *(replace(c, stopped="stopped") for c in rest)))
+    text = " ".join(report_view(stopped, finished_study.recommendation).methods)
+    assert "3 candidates got one seed alone" in text
+    config = replace(finished_study.comparison.study.plan.config, max_seeds=4)
+    plan = replace(finished_study.comparison.study.plan, config=config)
+    more = replace(stopped, study=replace(stopped.study, plan=plan))
+    assert "Up to 4 seeds" in " ".join(report_view(more, finished_study.recommendation).methods)
