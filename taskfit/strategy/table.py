@@ -189,6 +189,12 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "fine-tune an encoder as a classifier",
         "Devlin et al. 2019, section 4",
     ),
+    "cascade": StrategyEntry(
+        "taskfit.distillation.cascade:Cascade",
+        "whole",
+        "a student answers where it is sure, a teacher elsewhere",
+        "Chen, Zaharia and Zou 2023, section 3; Angelopoulos et al. 2021, section 2.2",
+    ),
 }
 
 GROUP = "taskfit.strategies"
