@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["annotate"]
 
+_SEEN = (
+    "the teacher was fitted elsewhere: where rows with people's labels had a say in that, its agreement is flattered and "
+    "its confidences are too high"
+)
 _MOST_REVIEWED = 500
 _WAIT_S = 0.2
 _READ_BYTES = 2**20
@@ -84,7 +88,7 @@ def annotate(
                 _choose(task, teacher, ledger, config, rows, encoder, say)
         _label_all(ledger, predictor, say)
         with _alone(folder, say):
-            return _finish(task, ledger, predictor, folder, config, has_review, say)
+            return _finish(task, teacher, ledger, predictor, folder, config, has_review, say)
 
 
 def _choose(
@@ -141,6 +145,7 @@ def _label_all(ledger: Ledger, predictor: Predictor, say: Callable[[str], None])
 
 def _finish(
     task: Task,
+    teacher: Teacher,
     ledger: Ledger,
     predictor: Predictor,
     folder: Path,
@@ -152,7 +157,8 @@ def _finish(
     if has_review and path.exists():
         say(f"{read_review(path, task.definition, ledger)} rows of {path} read back")
     people = reviewed(ledger.connection)
-    report, confidences = make_report(task, ledger, predictor, people, config)
+    notes = [_SEEN] if teacher.folder is not None and teacher.may_have_learnt else []
+    report, confidences = make_report(task, ledger, predictor, people, config, notes)
     parts: tuple[Part, ...] = ("train", "audit")
     for part in parts:
         write_data(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,12 @@ class _Known:
 
 
 def make_report(
-    task: Task, ledger: Ledger, teacher: Predictor, people: Mapping[str, str], config: AnnotateConfig
+    task: Task,
+    ledger: Ledger,
+    teacher: Predictor,
+    people: Mapping[str, str],
+    config: AnnotateConfig,
+    notes: Sequence[str] = (),
 ) -> tuple[Report, dict[str, float | None]]:
     """Return the report, and row id to calibrated confidence.
 
@@ -89,6 +94,7 @@ def make_report(
         teacher: whose name and price are told.
         config: what was asked for.
         people: row id to the label that a person gave in a review; it goes before the data's.
+        notes: more warnings, of the rows with people's labels.
     """
     definition = task.definition
     labels = {part: list(ledger.labels(part)) for part in ("train", "audit", "human")}
@@ -118,7 +124,7 @@ def make_report(
         calibration=calibrator.note,
         corpus=_corpus(definition, known, labels, people, config) if is_classification else {},
         exchange=_exchange(task, known, labels["train"], config) if config.has_exchange else None,
-        warnings=(),
+        warnings=tuple(notes),
     )
     return _with_warnings(report, given, known, config), confidences
 
@@ -213,9 +219,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_warnings(report: Report, given: Sequence[Label], known: _Known, config: AnnotateConfig) -> Report:
-    from dataclasses import replace
-
-    warnings = []
+    warnings = list(report.warnings) if known.rows else []
     answers = {found.answer for found in given}
     if len(answers) == 1 and len(given) > 1:
         warnings.append(f"the teacher gave all {len(given)} rows the same label, {answers.pop()!r}: it learnt nothing")

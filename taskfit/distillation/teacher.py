@@ -52,6 +52,11 @@ class Teacher:
         return {"teacher": f"{read_manifest(self.folder).strategy} in a folder {_digest(self.folder)[:16]}", **model}
 
     @property
+    def may_have_learnt(self) -> bool:
+        """Whether labelled rows may have had a say in a saved predictor: not in one that only asks."""
+        return self.folder is None or not read_manifest(self.folder).strategy.startswith("zero-shot")
+
+    @property
     def chooses_on_validation(self) -> bool:
         """Whether validation rows had a say in what it answers."""
         weights = getattr(self.strategy, "weights", True)

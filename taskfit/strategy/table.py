@@ -201,6 +201,12 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "search another strategy's parameters on validation",
         "Jamieson and Talwalkar 2016, section 2",
     ),
+    "cascade": StrategyEntry(
+        "taskfit.distillation.cascade:Cascade",
+        "whole",
+        "a student answers where it is sure, a teacher elsewhere",
+        "Chen, Zaharia and Zou 2023, section 3; Angelopoulos et al. 2021, section 2.2",
+    ),
 }
 
 GROUP = "taskfit.strategies"

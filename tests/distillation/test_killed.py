@@ -25,7 +25,7 @@ input: "{{ text }}"
 target: "{{ mood }}"
 labels: [glad, sad]
 """
-ROWS = 80
+ROWS = 48
 KILLS = 12
 
 
