@@ -45,11 +45,11 @@ def test_a_checkpoint_of_other_rows_model_or_method_says_which(model: LanguageMo
     budget = Budget(folder=tmp_path / "fit")
     fit(model, budget)
     base = tiny_model(tmp_path / "models", "llama")
-    with pytest.raises(StudyError, match="another training run: rows was '[0-9a-f]{64}', now '[0-9a-f]{64}'$"):
+    with pytest.raises(StudyError, match=r"another training run: rows was '[0-9a-f]{64}', now '[0-9a-f]{64}'$"):
         fit(base, budget, [*EXAMPLES[:2], replace(EXAMPLES[2], answer=(30, 2))])
-    with pytest.raises(StudyError, match="model was '[0-9a-f]+', now 'another'$"):
+    with pytest.raises(StudyError, match=r"model was '[0-9a-f]+', now 'another'$"):
         fit(replace(tiny_model(tmp_path / "models", "llama"), fingerprint="another"), budget)
-    with pytest.raises(StudyError, match="another training run: learning_rate was .*; method was "):
+    with pytest.raises(StudyError, match=r"another training run: learning_rate was .*; method was "):
         fit(tiny_model(tmp_path / "models", "llama"), budget, method=replace(METHOD, learning_rate=1e-3))
 
 
