@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
-PACKAGES = ("taskfit", "torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
+PACKAGES = ("taskfit", "torch", "transformers", "peft", "trl", "tokenizers", "numpy", "scikit-learn")
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -112,6 +112,8 @@ def _is_packable(module: nn.Module) -> bool:
     if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
         return False
     model = unwrapped(module)
+    if model.device.type != "cpu":  # nothing was measured elsewhere, and accelerators have kernels for packed rows
+        return False
     body, head = model.base_model, model.get_output_embeddings()
     if type(body.embed_tokens) is not nn.Embedding or type(head) is not nn.Linear:
         return False

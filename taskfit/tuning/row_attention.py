@@ -4,8 +4,8 @@ Every row attends to itself alone: the attention matrix is block-diagonal, and o
 row, queries go in blocks, each of which sees the keys up to its own end, so that about half of the products of a long
 row are left out. Query heads that share a key head are folded into one product.
 
-This is matrix products and a softmax, because on processors torch's fused kernel takes three times as long going
-backward in bfloat16 (see LOG.md). Source of the formulas: Dao et al. 2022 (FlashAttention), section 3 and appendix B.
+This is matrix products and a softmax, because on processors torch's fused kernel takes more than twice as long in
+bfloat16, forward and backward together (see LOG.md). Source of the formulas: Dao et al. 2022 (FlashAttention), section 3 and appendix B.
 """
 
 from __future__ import annotations

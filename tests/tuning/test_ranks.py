@@ -80,3 +80,18 @@ def test_without_a_launcher_a_process_is_alone() -> None:
     Ranks().add_gradients([parameter])
     assert parameter.grad is None
     assert Ranks().add(1.5, 2) == [1.5, 2]
+
+
+def test_sums_over_processes_fill_in_missing_gradients() -> None:
+    """In a group of one, sums are the values themselves; a weight without a gradient gets zeros, in its own format."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert join_ranks(torch.device("cpu")) == Ranks(0, 1)
+        parameters = [torch.nn.Parameter(torch.ones(2, 3, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+        parameters[0].grad = torch.full((2, 3), 0.5)
+        Ranks(0, 2).add_gradients(parameters)
+        assert torch.equal(parameters[0].grad, torch.full((2, 3), 0.5))
+        assert parameters[1].grad is not None and not parameters[1].grad.any()
+        assert Ranks(0, 2).add(1.5, 2) == [1.5, 2]
+    finally:
+        torch.distributed.destroy_process_group()
