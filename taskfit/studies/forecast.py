@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from taskfit.models.service import read_service_name
 from taskfit.studies.costing import architecture_of, priced_machine, priced_service
-from taskfit.studies.needs import shots, usage
+from taskfit.studies.needs import learned_rows, shots, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ __all__ = ["Forecaster", "forecaster"]
 
 _CHARACTERS_PER_TOKEN = 4.0
 _SAMPLE = 200
-_WHOLE_MODEL = frozenset({"full", "encoder"})
+_WHOLE_MODEL = frozenset({"full", "encoder", "continued-pretraining"})
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ class Forecaster:
             return None
         definition = self.task.definition
         asked = usage(strategy, definition, len(self.task.validation))
+        rows = len(self.task.train) if train_rows is None else train_rows
+        characters = (self.question_tokens + self.answer_tokens) * _CHARACTERS_PER_TOKEN
         is_scored = definition.kind == "classification" and not asked.is_generated
         expected = forecast(
             architecture,
             TrialFacts(
-                rows_train=len(self.task.train) if train_rows is None else train_rows,
+                rows_train=learned_rows(strategy, self.task, rows, characters),
                 rows_test=len(self.task.test),
                 rows_validation=len(self.task.validation),
                 row_tokens=self.question_tokens,

@@ -90,7 +90,7 @@ def check_disk(plan: Plan, folder: Path) -> None:
         )
 
 
-_WHOLE_MODELS = ("full", "encoder")
+_WHOLE_MODELS = ("full", "encoder", "continued-pretraining")
 
 
 def _parse_all(config: StudyConfig, rooms: Rooms, faults: Faults) -> list[Strategy]:

@@ -100,6 +100,10 @@ class ContinuedPretraining(Paced):
             digest.update(document.digest.encode())
         return digest.hexdigest()
 
+    def text_length(self, task: Task) -> int:
+        """Return the characters of all text that one pass learns."""
+        return sum(len(document.text) for document in self._documents(task))
+
     def change(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int, budget: Budget) -> Work:
         """Train the model on text, in place; the program is not asked. Perplexities are said before and after.
 
