@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from taskfit.models.service import read_service_name
 from taskfit.models.table import known_folder
 from taskfit.studies.costing import architecture_of, priced_machine, priced_service
-from taskfit.studies.needs import searched, shots, usage
+from taskfit.studies.needs import learned_rows, searched, shots, usage
 
 if TYPE_CHECKING:
     from taskfit.costs.accelerator import Accelerator
@@ -31,7 +31,7 @@ Expected = tuple[float | None, float | None, float | None, int | None]
 
 _CHARACTERS_PER_TOKEN = 4.0
 _SAMPLE = 200
-_WHOLE_MODEL = frozenset({"full", "encoder"})
+_WHOLE_MODEL = frozenset({"full", "encoder", "continued-pretraining"})
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class Forecaster:
         texts = self.inputs if is_classifier else self.questions
         per_token = characters_per_token(model, tuple(texts))
         part: Any = getattr(strategy, "weights", None) or strategy
+        rows = len(self.task.train) if train_rows is None else train_rows
         return TrialFacts(
-            rows_train=len(self.task.train) if train_rows is None else train_rows,
+            rows_train=learned_rows(strategy, self.task, rows, _mean(texts) + _mean(self.answers)),
             rows_test=len(self.task.test),
             rows_validation=len(self.task.validation),
             row_tokens=_mean(texts) / per_token,

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task
 
-__all__ = ["check_task", "labels_used", "other_data", "searched", "shots", "usage", "uses_seed", "uses_train"]
+__all__ = [
+    "check_task",
+    "labels_used",
+    "learned_rows",
+    "other_data",
+    "searched",
+    "shots",
+    "usage",
+    "uses_seed",
+    "uses_train",
+]
 
 _WITHOUT_CHANCE = frozenset({"majority", "linear"})
 
@@ -34,6 +44,27 @@ def uses_seed(strategy: Strategy) -> bool:
 def uses_train(strategy: Strategy) -> bool:
     """True when the training rows matter; a strategy to which they do not says so with ``uses_train``."""
     return bool(getattr(searched(strategy), "uses_train", True))
+
+
+def learned_rows(strategy: Strategy, task: Task, rows: int, row_characters: float) -> int:
+    """Return how many rows a pass learns: with other tasks' rows, and with plain text counted as so many rows.
+
+    Args:
+        strategy: with or without a change of weights.
+        task: with its mixture.
+        rows: its own training rows.
+        row_characters: of a row's question and answer.
+    """
+    weights, pretraining = getattr(strategy, "weights", None), getattr(strategy, "pretraining", None)
+    count: Callable[[Task, int], int] | None = getattr(weights, "rows_of_pass", None)
+    learned = rows if count is None else count(task, rows)
+    for part in (pretraining, weights):
+        measure: Callable[[Task], int] | None = getattr(part, "text_length", None)
+        if measure is not None:
+            own = 0 if part is weights else learned
+            passes = getattr(part, "epochs", 1) / max(1, getattr(weights, "epochs", 1))
+            learned = own + round(passes * measure(task) / max(1.0, row_characters))
+    return learned
 
 
 def shots(strategy: Strategy) -> int:

@@ -99,7 +99,7 @@ def check_disk(plan: Plan, folder: Path) -> None:
         )
 
 
-_WHOLE_MODELS = ("full", "encoder")
+_WHOLE_MODELS = ("full", "encoder", "continued-pretraining")
 _SEARCHED = "tune(strategy="
 
 

@@ -127,6 +127,8 @@ def read_mixture(value: Value, task_file: Path, faults: Faults) -> Mixture | Non
 def load_mixture(task: Task) -> tuple[Task, ...]:
     """Load the other tasks of a task's mixture, without training rows whose input stands in its test or validation.
 
+    The notes of each one's report say how many rows that left out, and nothing else.
+
     Raises:
         TaskError: the task has no mixture, or one of the files is wrong; the message names it.
         DataError: rows of one are wrong, or none of its training rows is left.
@@ -144,7 +146,10 @@ def load_mixture(task: Task) -> tuple[Task, ...]:
         kept = tuple(row for row in other.train if other.definition.input_text(row) not in held_out)
         if not kept:
             raise DataError(f"{path}: all training rows stand in validation or test of {task.definition.name}")
-        found.append(replace(other, splits={**other.splits, "train": kept}))
+        left_out = len(other.train) - len(kept)
+        note = f"{left_out} training rows of {other.definition.name} stand in validation or test and are left out"
+        report = replace(other.report, notes=(note,) if left_out else ())
+        found.append(replace(other, splits={**other.splits, "train": kept}, report=report))
     return tuple(found)
 
 

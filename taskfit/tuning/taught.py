@@ -62,6 +62,15 @@ class Taught(Paced):
                 "Name the field under `rationale` in the task file.",
             )
 
+    def rows_of_pass(self, task: Task, rows: int) -> int:
+        """Return how many rows one pass learns, ``rows`` being the task's own training rows."""
+        if self.train_on == "task" or task.mixture is None:
+            return rows
+        from taskfit.tasks.mixture import load_mixture
+
+        sizes = [len(other.train) for other in load_mixture(task)] + [rows] * (self.train_on == "mixture")
+        return sum(min(size, task.mixture.cap or size) for size in sizes)
+
     def other_data(self, task: Task) -> str:
         """Return a hash of what is learned from besides the task's own rows; empty where there is nothing.
 

@@ -282,5 +282,8 @@ def _mixture_notes(sources: Sequence[_Source]) -> Iterator[str]:
         for source in sources
     )
     yield f"a pass holds {total} rows of {len(sources)} tasks: {shares}"
+    for source in sources:
+        if source.program is None:
+            yield from source.task.report.notes
     if all(source.program is None for source in sources):
         yield "the task's own training and validation rows are not looked at; validation rows of the others decide"

@@ -9,7 +9,7 @@ import pytest
 
 from taskfit.errors import ConfigError, DataError
 from taskfit.strategy.grammar import parse
-from taskfit.studies.needs import check_task, other_data
+from taskfit.studies.needs import check_task, learned_rows, other_data
 from taskfit.studies.spec import trial_id
 from taskfit.tasks import load_task
 
@@ -58,3 +58,19 @@ def test_a_plan_leaves_out_what_the_task_cannot_give(path: Path) -> None:
         check_task(parse("continued-pretraining(text=none.txt)+lora"), task)
     with pytest.raises(ConfigError, match="wording"):
         check_task(parse("lora+zero-shot(wording=3)"), task)
+
+
+def test_a_forecast_counts_what_is_learned_besides_the_tasks_rows(path: Path) -> None:
+    """Other tasks' rows up to the cap, and text as so many rows; another number of passes is reckoned in."""
+    task = load_task(path)
+    own, other = len(task.train), len(load_task(path.with_name("other.yaml")).train)
+    path.with_name("notes.txt").write_text("tide " * 200, encoding="utf-8")
+
+    def rows(name: str) -> int:
+        return learned_rows(parse(name), task, own, 10.0)
+
+    assert rows("majority") == rows("few-shot(k=2)") == rows("lora") == own
+    assert rows("lora(train_on=mixture)") == own + other
+    assert rows("lora(train_on=others)") == other
+    assert rows("continued-pretraining(text=notes.txt)") == 100
+    assert rows("continued-pretraining(text=notes.txt, epochs=6)+lora(epochs=3)") == own + 200

@@ -107,7 +107,9 @@ def test_rows_that_stand_in_test_are_never_trained_on(folder: Path) -> None:
     path = folder / "ba.jsonl"
     path.write_text(json_lines([*sentiment_rows(4, 200), *sentiment_rows(3, 1000)]), encoding="utf-8")
     task = load_task(with_mixture(folder, "{tasks: b.yaml}"))
-    assert len(load_mixture(task)[0].train) == 3
+    (other,) = load_mixture(task)
+    assert len(other.train) == 3
+    assert other.report.notes == ("4 training rows of b stand in validation or test and are left out",)
     path.write_text(json_lines(sentiment_rows(4, 200)), encoding="utf-8")
     with pytest.raises(DataError, match=r"b\.yaml: all training rows stand in validation or test"):
         load_mixture(task)
