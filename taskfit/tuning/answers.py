@@ -76,7 +76,7 @@ def train_answers(
         batch=method.batch,
         learning_rate=method.rate(model),
         weight_decay=0.0,
-        schedule=plan_schedule(len(train_set), method, is_validated=bool(held_out)),
+        schedule=plan_schedule(len(train_set), len(task.definition.labels), method, is_validated=bool(held_out)),
         autocast=autocast,
         fingerprint=_fingerprint(model, repr(method), train_set, held_out),
         seed=seed,
