@@ -115,7 +115,7 @@ class Forecaster:
             trains=trains(strategy),
             method=_method(strategy),
             epochs=_number(part, "epochs", 3.0),
-            least_steps=round(_number(part, "min_steps", 0.0)),
+            least_steps=part.steps(1, len(definition.labels)) if hasattr(part, "steps") else 0,
             batch=round(_number(part, "batch", 16.0)),
             virtual_tokens=round(_number(part, "tokens", 0.0)),
             labels=len(definition.labels),

@@ -13,7 +13,7 @@ from taskfit.strategy.space import draw, part_of, searchable, varied
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Strategy
-    from taskfit.tasks.task import Value
+    from taskfit.tasks.task import Task, Value
 
 __all__ = [
     "LEAST_STEPS",
@@ -75,11 +75,12 @@ def tries_within(seconds: float, one_s: float, *, has_steps: bool) -> int:
     return max(fitting, default=1)
 
 
-def full_steps(strategy: Strategy, rows: int) -> int | None:
-    """Return the steps of a whole training on so many rows; None where the strategy has none."""
+def full_steps(strategy: Strategy, task: Task) -> int | None:
+    """Return the steps of a whole training on the task's rows; None where the strategy has none."""
     part = part_of(strategy)
     count = getattr(part, "steps", None)
-    return int(count(rows)) if callable(count) and hasattr(part, "max_steps") else None
+    rows, labels = len(task.train), len(task.definition.labels)
+    return int(count(rows, labels)) if callable(count) and hasattr(part, "max_steps") else None
 
 
 def points(strategy: Strategy, model: LanguageModel | None, tries: int, seed: int) -> list[dict[str, Value]]:

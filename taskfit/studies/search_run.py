@@ -75,7 +75,7 @@ class _Search:
         self.budget, self.folder = budget, folder
         self.rows: list[Row] = rows_to_judge(task)
         self.sign = better_is_higher(task.definition)
-        self.whole = full_steps(tune.strategy, len(task.train))
+        self.whole = full_steps(tune.strategy, task)
         self.latest: dict[int, tuple[float, float]] = {}
         self.started = time.monotonic()
         identity: dict[str, Value] = {

@@ -133,7 +133,7 @@ def train_examples(
         batch=pace.of.batch,
         learning_rate=pace.rate,
         weight_decay=0.0,
-        schedule=plan_schedule(data.pass_size, pace.of, is_validated=bool(held_out)),
+        schedule=plan_schedule(data.pass_size, data.labels, pace.of, is_validated=bool(held_out)),
         autocast=autocast,
         fingerprint=_fingerprint(model, repr(pace.of), data),
         seed=seed,

@@ -245,7 +245,9 @@ class Encoder(Paced):
             batch=self.batch,
             learning_rate=rate,
             weight_decay=0.01,
-            schedule=plan_schedule(len(train_set.ids), self, is_validated=bool(held_out.ids)),
+            schedule=plan_schedule(
+                len(train_set.ids), len(task.definition.labels), self, is_validated=bool(held_out.ids)
+            ),
             autocast=autocast,
             fingerprint=_fingerprint(model, repr(self), train_set, held_out),
             seed=seed,

@@ -31,6 +31,12 @@ __all__ = [
 PATIENCE = 3
 """Validations in a row without improvement before training stops."""
 
+LEAST_STEPS = 60
+"""Steps of the smallest sets, where nothing else is said."""
+
+LABEL_SHOWS = 60
+"""How often each label is shown at least, where nothing else is said: 500 rows of 77 labels got too few of them."""
+
 LARGEST_RATIO = 4.0
 """Models are taken for no narrower than a quarter of 768, when a learning rate is chosen."""
 
@@ -65,9 +71,10 @@ class Paced:
     """Passes over the training rows; Devlin et al. 2019 (appendix A.3) choose among 2, 3 and 4."""
     batch: int = 16
     """Rows of one optimiser step: 16 or 32 in Devlin et al. 2019 (appendix A.3)."""
-    min_steps: int = 60
-    """Small sets are passed over more often, until this many steps. Mosbach et al. 2021 (section 6) take 20 passes;
-    60 steps are what a comparison on two cores bears."""
+    min_steps: int | None = None
+    """Small sets are passed over more often, until this many steps; none: 60, or as many as show every label 60 times
+    where the labels are many. Mosbach et al. 2021 (section 6) take 20 passes; 60 steps are what a comparison on two
+    cores bears."""
     max_steps: int | None = None
     """Most steps, whatever the number of rows; none: as many as the epochs take."""
 
@@ -88,25 +95,33 @@ class Paced:
         for name, value in (("epochs", self.epochs), ("batch", self.batch)):
             if value < 1:
                 faults.add(f"{name} must be at least 1 (got {value})")
-        if self.min_steps < 0:
+        if self.min_steps is not None and self.min_steps < 0:
             faults.add(f"min_steps must be at least 0 (got {self.min_steps})")
         if self.max_steps is not None and self.max_steps < 1:
             faults.add(f"max_steps must be at least 1 (got {self.max_steps})")
 
-    def steps(self, rows: int) -> int:
-        """Return the optimiser steps that training on so many rows takes, if it is not stopped early."""
-        wanted = max(self.epochs * math.ceil(rows / self.batch), self.min_steps)
+    def steps(self, rows: int, labels: int) -> int:
+        """Return the optimiser steps that training on so many rows takes, if it is not stopped early.
+
+        Args:
+            rows: of training.
+            labels: that the task has; 0 where it has none.
+        """
+        least = self.min_steps
+        if least is None:
+            least = max(LEAST_STEPS, math.ceil(labels * LABEL_SHOWS / self.batch))
+        wanted = max(self.epochs * math.ceil(rows / self.batch), least)
         return wanted if self.max_steps is None else min(wanted, self.max_steps)
 
 
-def plan_schedule(rows: int, pace: Paced, *, is_validated: bool) -> Schedule:
+def plan_schedule(rows: int, labels: int, pace: Paced, *, is_validated: bool) -> Schedule:
     """Return the steps of ``epochs`` passes, or ``min_steps`` where that is more, and when to validate.
 
     Small sets are passed over more often: a fixed number of epochs leaves them with too few updates to learn
     anything (Mosbach et al. 2021, section 6; Zhang et al. 2021, section 6).
     """
     steps_per_epoch = math.ceil(rows / pace.batch)
-    steps = pace.steps(rows)
+    steps = pace.steps(rows, labels)
     if not is_validated:
         return Schedule(steps, steps_per_epoch, 0, 0)
     validate_every = max(math.ceil(steps_per_epoch / 2), math.ceil(steps / VALIDATIONS))

@@ -41,6 +41,7 @@ class TrainingSet:
         order: index of the example at each place of the training, one batch behind the other; None: each pass sees
             every example once, in an order of its own.
         notes: sentences for the user.
+        labels: that the task has; 0 where it has none. Every one should be seen often enough.
     """
 
     examples: tuple[Example, ...]
@@ -48,6 +49,7 @@ class TrainingSet:
     pass_size: int
     order: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    labels: int = 0
 
 
 def build_training_set(
@@ -75,7 +77,7 @@ def build_training_set(
         order = None
         pass_size = sum(len(maker.indices(*draw)) for draw in rows)
     else:
-        order, pass_size = _drawn_order(maker, taught, seed)
+        order, pass_size = _drawn_order(maker, taught, seed, len(task.definition.labels))
     maker.faulty.raise_if_any(maker.tried)
     examples, notes = maker.examples, list(_mixture_notes(sources))
     if taught.rationale > 0:
@@ -85,7 +87,7 @@ def build_training_set(
             f"together with {taught.rationale:g} of their weight"
         )
     held_out = tuple(_held_out(model, sources, taught))
-    return TrainingSet(tuple(examples), held_out, pass_size, order, tuple(notes))
+    return TrainingSet(tuple(examples), held_out, pass_size, order, tuple(notes), len(task.definition.labels))
 
 
 def validation_sample(rows: Sequence[Row], most: int = VALIDATION_ROWS) -> list[Row]:
@@ -207,7 +209,7 @@ class _Maker:
         return len(self.examples) - 1
 
 
-def _drawn_order(maker: _Maker, taught: Taught, seed: int) -> tuple[tuple[int, ...], int]:
+def _drawn_order(maker: _Maker, taught: Taught, seed: int, labels: int) -> tuple[tuple[int, ...], int]:
     """Examples in the order in which they are learned, as many as training may take, and those of the first pass."""
     order: list[int] = []
     pass_size = needed = 0
@@ -219,7 +221,7 @@ def _drawn_order(maker: _Maker, taught: Taught, seed: int) -> tuple[tuple[int, .
         number += 1
         if number == 1:
             pass_size = len(drawn)
-            needed = taught.batch * taught.steps(pass_size)
+            needed = taught.batch * taught.steps(pass_size, labels)
     return tuple(order), pass_size
 
 

@@ -124,12 +124,13 @@ def test_examples_of_their_own_are_read_with_every_row() -> None:
 
 def test_steps_and_validations_are_those_of_the_training() -> None:
     """The same schedule as tuning plans it, for many sizes."""
+    from taskfit.tuning.full import Full
     from taskfit.tuning.settings import plan_schedule
 
     for rows in (1, 15, 16, 100, 1000):
         for epochs, batch, least in ((3, 16, 60), (1, 4, 0), (10, 64, 5)):
             facts = replace(FACTS, rows_train=rows, epochs=epochs, batch=batch, least_steps=least, rows_validation=30)
-            schedule = plan_schedule(rows, epochs=epochs, batch=batch, min_steps=least, is_validated=True)
+            schedule = plan_schedule(rows, 0, Full(epochs=epochs, batch=batch, min_steps=least), is_validated=True)
             assert facts.steps == schedule.steps
             told = [step for step in range(1, schedule.steps + 1) if step % schedule.validate_every == 0]
             assert facts.validations == len(set(told) | {schedule.steps})
@@ -140,10 +141,10 @@ def test_steps_and_validations_are_those_of_the_training() -> None:
 def test_limits_of_the_engine_are_the_ones_it_uses() -> None:
     """Numbers that forecasts repeat, because costs stand below tuning."""
     from taskfit.costs import price_trial, trial_facts
-    from taskfit.tuning import answers, settings, training
+    from taskfit.tuning import settings, training, training_set
 
     assert price_trial._TRAIN_TOKENS == training.TOKEN_BUDGET
-    assert trial_facts._VALIDATION_ROWS == answers.VALIDATION_ROWS
+    assert trial_facts._VALIDATION_ROWS == training_set.VALIDATION_ROWS
     assert trial_facts._VALIDATIONS == settings.VALIDATIONS
 
 

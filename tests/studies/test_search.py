@@ -42,7 +42,7 @@ class Pretend:
     kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     name = property(part_name)
 
-    def steps(self, rows: int) -> int:
+    def steps(self, rows: int, labels: int = 0) -> int:
         """Return a step a row and pass."""
         return min(self.epochs * rows, self.max_steps or 10**9)
 

@@ -32,18 +32,28 @@ def test_steps_are_epochs_or_the_least_number(
     rows: int, is_validated: bool, expected: tuple[int, int, int, int]
 ) -> None:
     """Batch 16, three epochs, at least 100 steps."""
-    plan = plan_schedule(rows, Full(epochs=3, batch=16, min_steps=100), is_validated=is_validated)
+    plan = plan_schedule(rows, 0, Full(epochs=3, batch=16, min_steps=100), is_validated=is_validated)
     assert (plan.steps, plan.steps_per_epoch, plan.validate_every, plan.patience) == expected
 
 
 def test_most_steps_go_before_everything_else() -> None:
     """They cut epochs and least steps alike; none cuts nothing, and none at all is refused."""
-    assert Full(max_steps=40).steps(1600) == 40
-    assert Full(max_steps=40).steps(20) == 40
-    assert Full(max_steps=400).steps(1600) == 300
-    assert plan_schedule(1600, Full(max_steps=40), is_validated=True).steps == 40
+    assert Full(max_steps=40).steps(1600, 0) == 40
+    assert Full(max_steps=40).steps(20, 0) == 40
+    assert Full(max_steps=400).steps(1600, 0) == 300
+    assert plan_schedule(1600, 0, Full(max_steps=40), is_validated=True).steps == 40
     with pytest.raises(ConfigError, match=r"max_steps must be at least 1 \(got 0\)"):
         Full(max_steps=0)
+
+
+def test_every_label_is_shown_sixty_times_unless_something_else_is_said() -> None:
+    """77 labels: 289 steps of 16 rows; few labels: 60 steps; large sets: their epochs."""
+    assert Full().steps(500, 77) == 289
+    assert Full().steps(286, 8) == 60
+    assert Full().steps(20, 0) == 60
+    assert Full().steps(10_000, 77) == 3 * 625
+    assert Full(min_steps=10).steps(100, 77) == 21
+    assert Full(max_steps=100).steps(500, 77) == 100
 
 
 def test_wider_models_get_lower_rates() -> None:
