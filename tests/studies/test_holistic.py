@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from taskfit.costs.meter import Meter
 from taskfit.errors import ConfigError, DataError
 from taskfit.evaluation.sides import SIDES
+from taskfit.models.work import Work
 from taskfit.strategy.predictor import load_predictor
+from taskfit.studies.efficiency import Timed, efficiency_side
 from taskfit.studies.fit import fit
-from taskfit.studies.holistic import HolisticView, holistic
+from taskfit.studies.holistic import HolisticView, _spoken, holistic
 from taskfit.tasks import load_task
 from taskfit.testing import tiny_decoder
 
@@ -117,6 +120,41 @@ def test_answers_in_words_are_judged_and_have_no_calibration(folder: Path) -> No
     efficiency = {figure.name: figure.value for figure in sides["efficiency"].figures}
     assert efficiency["operations (FLOPs), a row"] > 0
     assert efficiency["tokens in, a row"] > 0
+
+
+def test_a_model_that_only_scores_is_judged_by_how_it_goes_on(folder: Path) -> None:
+    """With one draw for each beginning of an ordinary text, the same again the next time."""
+    fit(folder / "classification.yaml", "zero-shot", model=str(folder / "model"), out=folder / "scorer")
+    texts = [_spoken(load_predictor(folder / "scorer")) for _ in range(2)]
+    assert len(texts[0]) == 58
+    assert texts[0] == texts[1]
+    with pytest.raises(ConfigError, match="writes no text"):
+        _spoken(load_predictor(folder / "linear"))
+
+
+def test_a_task_without_an_input_of_its_own_has_no_robustness(tmp_path: Path) -> None:
+    """What changes the only field would change the answer; said, not guessed. Groups alone still count."""
+    path = write_task(tmp_path, "generation", "max_answer_tokens: 4")
+    path.write_text(path.read_text().replace("{{ label }}", "{{ text }}"), encoding="utf-8")
+    fit(path, "majority", out=tmp_path / "one")
+    sides = {side.name: side for side in holistic(tmp_path / "one", path).sides}
+    assert "no field of the rows is input alone" in sides["robustness"].reason
+    assert "no field of the rows is input alone" in sides["fairness"].reason
+    assert sides["accuracy"].headline is not None
+
+
+def test_efficiency_of_a_single_run_and_of_an_unknown_model(folder: Path, tmp_path: Path) -> None:
+    """No interval, and no operations that were not counted."""
+    fitted = load_predictor(folder / "writer")
+    with Meter("predict") as meter:
+        predictions = list(fitted.predict(load_task(folder / "generation.yaml").test[:2]))
+    run = Timed(meter.measured, Work(), fitted.predict_work, predictions)
+    fitted.model.folder = tmp_path  # it holds no configuration
+    side = efficiency_side(folder / "writer", fitted, [run])
+    assert side.headline is not None
+    assert (side.headline.low, side.headline.high) == (None, None)
+    assert "a single run" in side.headline.note
+    assert not any("FLOPs" in figure.name for figure in side.figures)
 
 
 def test_word_lists_are_changes_or_swaps_by_their_name(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from taskfit.strategy.manifest import read_manifest
 from taskfit.studies.compare_study import compare
 from taskfit.studies.fit import fit
 from taskfit.studies.memory import check_retained, forgetting_lines, remember, worst_forgetting
-from taskfit.testing import tiny_decoder, tiny_encoder
+from taskfit.testing import tiny_decoder, tiny_encoder, tiny_encoder_decoder
 from tests.evaluation.test_retained import write_task
 
 
@@ -109,6 +109,15 @@ def test_what_cannot_be_measured_says_why_and_is_no_zero(folder, tmp_path):
     assert "NaN" in remember(full, model, [str(folder / "sea.txt")]).compared_with(None).reason
 
 
+def test_encoder_decoders_are_asked_for_answers_only(folder, tmp_path):
+    """They give no probability of a plain text; where nothing else is named, that is said."""
+    model = load(tiny_encoder_decoder(tmp_path / "t5"))
+    found = remember(parse("full"), model, [str(folder / "sea.txt")]).compared_with(None)
+    assert found.reason == "only a decoder gives the probability of a plain text"
+    memory = remember(parse("full"), model, ["suite"])
+    assert [part.name for part in memory.parts] == ["answers"]
+
+
 def test_faults_of_what_is_named_are_told_before_anything_runs(folder, tmp_path):
     """By fit and by compare alike; nothing is written."""
     with pytest.raises(DataError, match="is missing"):
@@ -136,6 +145,10 @@ def test_a_study_holds_the_forgetting_of_every_trial(folder, tmp_path):
     heading, *lines = forgetting_lines(study.comparison)[1:]
     assert heading.startswith("Forgotten")
     assert len(lines) == 1 and "perplexity of sea, %" in lines[0]
+    full = next(c for c in study.comparison.candidates if c.strategy.startswith("full"))
+    blind = replace(full.results[0], findings={"forgetting": unmeasured("an encoder").to_json()})
+    other = replace(study.comparison, candidates=(replace(full, results=(blind,)),))
+    assert forgetting_lines(other)[-1].endswith("not measured: an encoder")
     with pytest.raises(Exception, match="another plan: retained was"):
         compare(
             folder / "colours.yaml",
