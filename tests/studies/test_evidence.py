@@ -61,6 +61,7 @@ def test_leaked_rows_are_found_and_taken_out(tmp_path):
         clean = found.clean[candidate.label]
         assert clean.dirty_rows == len(found.leaks.dirty) and clean.rows == 60
         assert clean.all_rows.value == pytest.approx(candidate.metrics["accuracy"].value)
+    assert any("stand in the rows" in caveat for caveat in study.recommendation.caveats)
     (tmp_path / "s" / "leaks.json").write_text('{"format": 1}')
     with pytest.raises(StudyError, match="is damaged"):
         read_leaked_rows(tmp_path / "s")
