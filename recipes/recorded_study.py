@@ -60,7 +60,8 @@ def keep(study: Path) -> None:
     for model in values["plan"]["models"]:
         model["config"].pop("_name_or_path", None)
     (KEPT / "study.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.copy(study / "test_rows.parquet", KEPT)
+    for name in ("test_rows.parquet", "leaks.json"):
+        shutil.copy(study / name, KEPT)
     for trial in values["plan"]["trials"]:
         for name in OF_A_TRIAL:
             source = study / "trials" / trial["id"] / name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taskfit.studies.compare import Comparison, compare_study
 from taskfit.studies.events import OnEvent, StudyPlanned, ignore
+from taskfit.studies.evidence import evidence_of, write_result
 from taskfit.studies.memory import check_retained
 from taskfit.studies.plan import check_disk, plan
 from taskfit.studies.recommend import Recommendation, recommend
@@ -140,4 +141,5 @@ def open_study(folder: Path) -> Study:
     """
     comparison = compare_study(folder)
     recommendation = recommend(comparison)
+    write_result(comparison, recommendation, evidence_of(comparison))
     return Study(folder, comparison, recommendation, write_report(folder, comparison, recommendation))

@@ -99,6 +99,7 @@ def check_disk(plan: Plan, folder: Path) -> None:
         )
 
 
+_LARGE_GAP = 0.2  # a difference that no decision hangs on
 _WHOLE_MODELS = ("full", "encoder", "continued-pretraining")
 _SEARCHED = "tune(strategy="
 
@@ -318,11 +319,9 @@ def _size_notes(task: Task) -> list[str]:
             f"nothing will be ranked: the test set has {count(rows, 'row')}, and at least {FEWEST_ROWS} are needed"
         )
     if gap is not None:
-        halves = f"{points(gap / 2)} would need about {rows_needed(gap / 2):,} rows"
+        wanted = gap / 2 if gap <= _LARGE_GAP else _LARGE_GAP / 2
         notes.append(
-            f"{count(rows, 'test row')} can show differences in accuracy of about {points(gap)} or more; {halves}"
-            if gap < 1
-            else f"{count(rows, 'test row')} cannot show any difference in accuracy; 10 points would need about "
-            f"{rows_needed(0.1):,} rows"
+            f"{count(rows, 'test row')} can show differences in accuracy of about {points(gap)} or more; "
+            f"{points(wanted)} would need about {rows_needed(wanted):,} rows"
         )
     return notes

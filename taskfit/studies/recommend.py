@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from taskfit.studies.candidate import Candidate
 from taskfit.studies.compare import Comparison
+from taskfit.studies.leaked_rows import read_leaked_rows
 from taskfit.studies.limits import over_limits
-from taskfit.studies.ranking import FEWEST_ROWS, choice, looks_of, rank
+from taskfit.studies.ranking import FEWEST_ROWS, LEVEL, choice, looks_of, rank
 from taskfit.studies.spec import Limits
 from taskfit.studies.volumes import break_even
 from taskfit.studies.words import count, figure, metric_name, money, points
@@ -144,11 +145,14 @@ def _others(
 
 
 def _out_of_reach(comparison: Comparison, best: Candidate, volume: int, limits: Limits) -> list[str]:
-    top = comparison.candidates[0]
-    if top.label == best.label:
-        return []
-    value = figure(top.metrics[comparison.metric].value)
-    return [f"{top.label} reaches {value} and is outside the limits: {' and '.join(over_limits(top, volume, limits))}."]
+    """Say what each limit has ruled out, and how good those were."""
+    return [
+        f"{one.label} reaches {figure(one.metrics[comparison.metric].value)} and is outside the limits: "
+        f"{' and '.join(over)}."
+        for one in comparison.candidates
+        if (over := over_limits(one, volume, limits))
+        and one.metrics[comparison.metric].value >= best.metrics[comparison.metric].value
+    ]
 
 
 def _break_even(tied: Iterable[Candidate], chosen: Candidate, volume: int) -> list[str]:
@@ -179,10 +183,16 @@ def _further_caveats(
     floor = next((c for c in tied if c.strategy == "majority"), None)
     if floor is not None and ranked[0].strategy != "majority":
         caveats.append("No strategy could be shown to be better than always giving the most frequent answer.")
-    if chosen.label != ranked[0].label and (needed := _rows_needed(chosen)) is not None:
+    is_open_by_rows = chosen.versus_best is not None and chosen.versus_best.p_rows >= LEVEL
+    if is_open_by_rows and (needed := _rows_needed(chosen)) is not None:
         caveats.append(
             f"To show a true difference of {_gap(chosen)} the test set would need about {_rounded(needed)} rows; "
             f"it has {comparison.rows:,}."
+        )
+    if chosen.versus_best is not None and not is_open_by_rows:
+        caveats.append(
+            f"These rows tell {ranked[0].label} from {chosen.label}, the luck of seeds does not: more seeds "
+            "(--max-seeds) could change the choice."
         )
     winner = comparison.winner
     if winner is not None and winner.name == ranked[0].label and round(winner.value - winner.corrected, 4) > 0:
@@ -199,6 +209,8 @@ def _further_caveats(
 
 def _caveats(comparison: Comparison) -> list[str]:
     caveats = []
+    if (leaks := read_leaked_rows(comparison.study.folder)).dirty:
+        caveats.append(f"{leaks.text} result.json has the figures without them.")
     if comparison.has_enough_rows and comparison.study.plan.detectable_difference is not None:
         gap = comparison.study.plan.detectable_difference
         caveats.append(

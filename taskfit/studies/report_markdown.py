@@ -30,7 +30,9 @@ def _sections(view: ReportView) -> Iterator[tuple[str, list[str]]]:
     yield "Strategies", _candidates(view)
     yield "By volume", _choices(view)
     yield "Total cost", _costs(view)
-    yield "Learning curves", _curves(view)
+    yield "Alike within a point", _list(f"{label} and the best: {words}" for label, words in view.alike)
+    yield "Learning curves", [*_curves(view), *([""] if view.doubling else []), *_list(view.doubling)]
+    yield "Leaks", _list(view.leaks)
     yield "Forgetting", _forgetting(view)
     yield "Calibration", _calibration(view)
     yield "Did not finish", _list(f"{name}: {why}" for name, why in view.failures)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.confusion import Confusion, confusion_of
+from taskfit.studies.evidence import Evidence, Pair, evidence_of
 from taskfit.studies.interval_bar import scale_of
 from taskfit.studies.losses import Losses, losses_of
 from taskfit.studies.report_calibration import Panel, calibration_panels
@@ -32,7 +33,7 @@ from taskfit.studies.result import read_trial_predictions
 from taskfit.studies.table import TableRow, table_of
 from taskfit.studies.test_rows import read_test_rows
 from taskfit.studies.volumes import VolumeCosts, costs_at_volumes
-from taskfit.studies.words import metric_name, money
+from taskfit.studies.words import figure, metric_name, money
 
 if TYPE_CHECKING:
     from taskfit.studies.candidate import Candidate
@@ -70,6 +71,9 @@ class ReportView:
         facts: what was run, as pairs of name and text.
         methods, references: for a paper.
         volume_costs: what the candidates of ``shown`` cost in all at volumes from a thousand to ten million.
+        leaks: whether test rows stand in those learnt from, and the figures without them.
+        alike: those that are not shown to be further than a point from the best, each with what is known.
+        doubling: what twice the training rows would buy, a sentence a strategy.
         losses: answers that could not be read, and worked examples without room.
         absent: sections that the study has no data for, in words.
     """
@@ -101,6 +105,9 @@ class ReportView:
     methods: tuple[str, ...]
     references: tuple[str, ...]
     volume_costs: tuple[VolumeCosts, ...]
+    leaks: tuple[str, ...]
+    alike: tuple[tuple[str, str], ...]
+    doubling: tuple[str, ...]
     losses: tuple[Losses, ...] = ()
     absent: tuple[str, ...] = ()
 
@@ -121,6 +128,7 @@ class ReportView:
 
 def report_view(comparison: Comparison, recommendation: Recommendation) -> ReportView:
     """Gather what the report shows; it depends on the study's folder alone."""
+    evidence = evidence_of(comparison)
     rows, metrics = table_of(comparison, recommendation), comparison.definition.metrics
     keys = {row.label: row.key for row in rows}
     main = main_candidates(comparison, recommendation)
@@ -163,11 +171,28 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         methods=methods,
         references=references(methods),
         volume_costs=costs_at_volumes(main),
+        leaks=_leaks(evidence),
+        alike=tuple((pair.label, pair.equivalence.text) for pair in evidence.pairs if not _is_apart(pair)),
+        doubling=tuple(curve.text for curve in evidence.curves),
         losses=losses_of(comparison.candidates, first),
         absent=()
         if not rows
         else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels))),
     )
+
+
+def _is_apart(pair: Pair) -> bool:
+    found = pair.equivalence
+    return found.low > found.margin or found.high < -found.margin
+
+
+def _leaks(evidence: Evidence) -> tuple[str, ...]:
+    without = (
+        f"{label}: {figure(found.all_rows.value)} on all rows, {figure(found.clean.value)} without them"
+        for label, found in evidence.clean.items()
+        if found.clean is not None
+    )
+    return (evidence.leaks.text, *without)
 
 
 def _absent(*, curves: bool, forgetting: bool, panels: bool) -> list[str]:

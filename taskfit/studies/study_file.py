@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskfit.errors import ConfigError, StudyError
 from taskfit.studies.folder import locked, read_json, write_json
+from taskfit.studies.leaked_rows import write_leaked_rows
 from taskfit.studies.spec import FORMAT, Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec
 from taskfit.studies.test_rows import write_test_rows
 from taskfit.studies.trial import versions
@@ -61,6 +62,7 @@ def open_folder(plan: Plan, task: Task, folder: Path) -> None:
             _check_identity(folder, identity)
         else:
             write_test_rows(folder, task)
+            write_leaked_rows(folder, task)
         write_json(folder / _FILE, _to_json(plan, identity))
 
 

@@ -5,7 +5,8 @@ row, queries go in blocks, each of which sees the keys up to its own end, so tha
 row are left out. Query heads that share a key head are folded into one product.
 
 This is matrix products and a softmax, because on processors torch's fused kernel takes more than twice as long in
-bfloat16, forward and backward together (see LOG.md). Source of the formulas: Dao et al. 2022 (FlashAttention), section 3 and appendix B.
+bfloat16, forward and backward together (see LOG.md). Source of the formulas: Dao et al. 2022 (FlashAttention), section
+3 and appendix B.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ from scipy.stats import f_oneway, t
 
 from taskfit.evaluation.metrics import score
 from taskfit.evaluation.uncertainty import (
+    LARGEST_LUCK,
     SeedNoise,
     Uncertainty,
     chance_beyond,
     luck_of_seeds,
     of_difference,
+    of_figure,
     pooled,
     pseudo_values,
     reach,
@@ -129,3 +131,33 @@ def test_the_studys_noise_is_used_where_it_knows_more() -> None:
         of_difference("accuracy", a[:1], b[:1])[0].rows
         > of_difference("accuracy", a[:1], b[:1], is_cautious=False)[0].rows
     )
+
+
+def test_no_luck_is_larger_than_runs_of_which_every_second_fails() -> None:
+    """Two seeds half the range apart leave open less than everything: on rows without end, what the cap leaves."""
+    wild = Uncertainty(1e-12, 1e9, spread=0.5, from_rows=0.0, seed_freedom=1, largest=LARGEST_LUCK**2 / 2)
+    assert wild.reach(0.025) < 1.96 * LARGEST_LUCK / 2**0.5 + 1e-6
+    assert Uncertainty(1e-12, 1e9, 0.5, 0.0, 1).reach(0.025) > 3
+
+
+def test_a_single_run_borrows_the_luck_of_others() -> None:
+    """With two degrees of freedom, for nobody knows whether it is as lucky; without, its rows alone count."""
+    generator = np.random.default_rng(0)
+    run = chosen((generator.random(200) < 0.7).tolist())
+    noise = SeedNoise(0.01, 0.0, 9)
+    (alone,), (borrowed,) = of_figure("accuracy", [run]), of_figure("accuracy", [run], noise)
+    assert alone.seed_freedom == 0
+    assert (borrowed.seed_freedom, borrowed.spread, borrowed.rows) == (2, 0.01, alone.rows)
+
+
+def test_a_single_run_that_hangs_on_its_seed_adds_its_luck_to_a_difference() -> None:
+    """Three runs against one: the one alone has as much luck as a run, the three have a third of it."""
+    generator = np.random.default_rng(1)
+    several = [chosen((generator.random(200) < share).tolist()) for share in (0.5, 0.6, 0.7)]
+    one = [chosen((generator.random(200) < 0.3).tolist())]
+    (fixed,) = of_difference("accuracy", several, one)
+    (lucky,) = of_difference("accuracy", several, one, has_luck=(True, True))
+    assert lucky.spread == pytest.approx(4 * fixed.spread)
+    noise = SeedNoise(0.02, 0.001, 9)
+    (single,) = of_difference("accuracy", one, one, noise, has_luck=(True, False))
+    assert (single.spread, single.from_rows, single.seed_freedom) == (0.02, 0.001, 9)

@@ -15,7 +15,7 @@ from taskfit.studies.compare import compare_study
 from taskfit.studies.compare_study import run_study
 from taskfit.studies.limits import over_limits
 from taskfit.studies.ranking import LEVEL, rank
-from taskfit.studies.recommend import recommend
+from taskfit.studies.recommend import _further_caveats, recommend
 from taskfit.studies.report_view import report_view
 from taskfit.studies.result import read_trial_predictions
 from taskfit.studies.spec import Limits, StudyConfig
@@ -96,7 +96,7 @@ def test_cheapest_of_those_that_cannot_be_told_apart_is_chosen(finished_study):
     assert f"Choose {equal}" in found.verdict and "$3.00" in found.verdict and "1,000 rows" in found.verdict
     assert "cannot be told from chance" in found.reasons[0] and best in found.reasons[0]
     assert any("times as much" in sentence for sentence in found.reasons)
-    assert any("would need about" in sentence for sentence in found.caveats)
+    assert any("would need about" in line or "more seeds" in line for line in found.caveats)
 
 
 def test_volume_decides_and_the_break_even_point_is_right(finished_study):
@@ -132,6 +132,18 @@ def test_limits_come_first(finished_study):
     nothing = recommend(comparison, limits=Limits(usd=1e-15, latency_ms=1e-9, memory_gb=1e-6))
     assert nothing.chosen is None and nothing.verdict.startswith("No strategy is within the limits.")
     assert len(over_limits(comparison.candidates[0], 10, Limits(1e-15, 1e-9, 1e-6))) == 3
+
+
+def test_what_would_change_the_choice_is_said(finished_study):
+    """Rows that leave two open ask for rows; seeds that leave them open ask for seeds."""
+    comparison = finished_study.comparison
+    best, other = (next(c for c in comparison.candidates if c.label == label) for label in (C, A))
+    chosen = replace(
+        other, versus_best=replace(other.versus_best or compare_paired("macro_f1", other.runs, best.runs), p_rows=0.001)
+    )
+    assert any("more seeds (--max-seeds)" in line for line in _further_caveats(comparison, [best], [best], chosen))
+    chosen = replace(chosen, versus_best=replace(chosen.versus_best, p_rows=0.5, difference=-0.01))
+    assert any("would need about" in line for line in _further_caveats(comparison, [best], [best], chosen))
 
 
 def test_floor_among_the_ties_is_said(finished_study):

@@ -299,3 +299,23 @@ def test_encoders_that_fill_masks_are_told_from_those_that_do_not():
     assert not facts("encoder", {"architectures": ["BertModel"]}).has_masked_head
     assert not facts("encoder", {}).has_masked_head
     assert not facts("decoder", {"architectures": ["LlamaForCausalLM"]}).has_masked_head
+
+
+def test_labels_are_counted_priced_and_limited(task):
+    """Training and validation rows; a limit below the smallest training size contradicts it."""
+    found = make(task, train_sizes=(10, None), seeds=1)
+    assert [spec.labels for spec in found.trials] == [16, 36]
+    with pytest.raises(ConfigError, match="contradict each other"):
+        make(task, train_sizes=(10, 20), limits=Limits(labels=5))
+    with pytest.raises(ConfigError, match="usd_per_label must be at least 0"):
+        make(task, usd_per_label=-1.0)
+    with pytest.raises(ConfigError, match="volume must be at least 1"):
+        make(task, volume=0)
+
+
+def test_five_test_rows_are_said_to_be_too_few_before_anything_runs(tmp_path):
+    """With how many are needed, to rank at all and to show ten points."""
+    few = load_task(write_task(tmp_path / "few.json", test=5))
+    notes = " ".join(make(few).notes)
+    assert "the test set has 5 rows, and at least 20 are needed" in notes
+    assert "5 test rows can show" in notes and "10.0 points would need about" in notes
