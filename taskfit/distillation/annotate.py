@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["annotate"]
 
 _SEEN = (
-    "the teacher was fitted elsewhere: where rows with people's labels had a say in that, its agreement is flattered and "
-    "its confidences are too high"
+    "the teacher was fitted elsewhere: where rows with people's labels had a say in that, its agreement is flattered "
+    "and its confidences are too high"
 )
 _MOST_REVIEWED = 500
 _WAIT_S = 0.2

@@ -40,11 +40,15 @@ def forked() -> Iterator[multiprocessing.context.BaseContext]:
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
     """Rows without any answer."""
-    lines = [
-        json.dumps({"id": f"r{n}", "text": f"a {'bright' if n % 3 else 'dull'} day, number {n}"}) for n in range(ROWS)
-    ]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    path = tmp_path / "task.yaml"
+    return write_task(tmp_path)
+
+
+def write_task(folder: Path) -> Path:
+    """Write a task file and its rows."""
+    texts = [f"a {'bright' if n % 3 else 'dull'} day, number {n}" for n in range(ROWS)]
+    lines = [json.dumps({"id": f"r{n}", "text": text}) for n, text in enumerate(texts)]
+    (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    path = folder / "task.yaml"
     path.write_text(TASK, encoding="utf-8")
     return path
 
@@ -70,7 +74,7 @@ def kill_at_random(
             process = context.Process(target=work, args=(task, out, name, ROWS))  # type: ignore[attr-defined]
             process.start()
             asked = len(service.bodies)
-            step = moments.randrange(2 * ROWS // kills)
+            step = moments.randrange(2 * ROWS // kills + 1)
             deadline = time.monotonic() + 20
             while len(service.bodies) < asked + step and process.is_alive() and time.monotonic() < deadline:
                 time.sleep(0.001)
