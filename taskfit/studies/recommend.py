@@ -177,6 +177,8 @@ def _break_even(tied: Iterable[Candidate], chosen: Candidate, volume: int) -> li
 def _further_caveats(
     comparison: Comparison, ranked: Sequence[Candidate], tied: Sequence[Candidate], chosen: Candidate
 ) -> list[str]:
+    from taskfit.evaluation.metrics import metric
+
     caveats = []
     if ranked[0].strategy == "majority" and len(ranked) > 1:
         caveats.append("Always giving the same answer was best: none of the others has learned this task.")
@@ -202,6 +204,8 @@ def _further_caveats(
             f"picked it is {figure(winner.corrected)}."
         )
     caveats += [f"{c.label} was {c.stopped}." for c in comparison.candidates if c.stopped]
+    if (note := metric(comparison.metric).note(chosen.runs[0])) is not None:
+        caveats.append(f"{chosen.label}: {note}.")
     if few := [c for c in comparison.candidates if c.failed]:
         caveats.append(f"Some seeds are missing for {', '.join(c.label for c in few)}.")
     return caveats

@@ -146,6 +146,14 @@ def test_what_would_change_the_choice_is_said(finished_study):
     assert any("would need about" in line for line in _further_caveats(comparison, [best], [best], chosen))
 
 
+def test_a_metric_that_a_split_leaves_undefined_is_said(finished_study):
+    """A label without test rows is in no macro F1, and the reader must know."""
+    best = finished_study.comparison.candidates[0]
+    run = replace(best.runs[0], labels=(*best.runs[0].labels, "never"), _memo={})
+    said = _further_caveats(finished_study.comparison, [best], [best], replace(best, runs=(run,)))
+    assert any("1 of 4 labels have no row here" in line for line in said)
+
+
 def test_floor_among_the_ties_is_said(finished_study):
     """When always giving the most frequent answer is as good as the rest, the user must know."""
     comparison = finished_study.comparison
