@@ -164,7 +164,10 @@ def _front_marks() -> list[Spec]:
         "strokeDash": {"value": [5, 4]},
         "strokeOpacity": {"value": 0.8},
     }
-    return [{"type": "line", "from": {"data": "front"}, "interactive": False, "encode": {"update": line}}]
+    # The sort is the mark's own: items keep the order in which they came when costs change places.
+    order = {"field": "x"}
+    mark = {"type": "line", "from": {"data": "front"}, "sort": order, "interactive": False, "encode": {"update": line}}
+    return [mark]
 
 
 _IS_HOVERED = "hovered == datum.key"
