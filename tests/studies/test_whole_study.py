@@ -44,6 +44,8 @@ def study(tmp_path_factory):
         "strategies": ("majority", "linear", "few-shot(k=2)", "encoder"),
         "models": (str(model),),
         "seeds": 2,
+        "max_seeds": 2,
+        "runs_all_seeds": True,
         "train_sizes": (12, None),
         "out": folder / "study",
     }
