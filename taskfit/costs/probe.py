@@ -20,6 +20,9 @@ __all__ = ["Probe", "load_probe", "probe_file", "probe_machine", "save_probe"]
 _SHARE = {"float32": 0.5, "bfloat16": 0.3, "float16": 0.2}  # of the probe's time
 _ASSUMED_WATTS_PER_CORE = 15.0
 
+Clock = Callable[[], float]
+"""Gives seconds."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -56,8 +59,10 @@ class Probe:
         )
 
 
-def probe_machine(seconds: float = 5.0) -> Probe:
+def probe_machine(seconds: float = 5.0, *, clock: Clock = time.perf_counter) -> Probe:
     """Measure for about ``seconds``, with the threads that torch has now; medians, so that a busy moment counts little.
+
+    ``clock`` may be ``time.process_time`` with one thread: then other programs disturb it less.
 
     A format in which the device is slower than a twentieth of float32 is left out, for nobody would use it.
     """
@@ -66,14 +71,16 @@ def probe_machine(seconds: float = 5.0) -> Probe:
 
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
-    flops = {name: _product_rate(name, device, seconds * 0.6 * share) for name, share in _SHARE.items()}
+    flops = {name: _product_rate(name, device, seconds * 0.6 * share, clock) for name, share in _SHARE.items()}
     flops = {name: rate for name, rate in flops.items() if rate > flops["float32"] / 20}
     if has_gpu:
         memory = float(torch.cuda.get_device_properties(device).total_memory)
         name, cores = torch.cuda.get_device_name(device), 0
     else:
         memory, name, cores = float(psutil.virtual_memory().total), "cpu", torch.get_num_threads()
-    return Probe(name, flops, _copy_rate(device, seconds * 0.25), _launch_s(device, seconds * 0.1), memory, cores)
+    return Probe(
+        name, flops, _copy_rate(device, seconds * 0.25, clock), _launch_s(device, seconds * 0.1, clock), memory, cores
+    )
 
 
 def probe_file() -> Path:
@@ -112,7 +119,7 @@ def load_probe(path: Path | None = None) -> Probe | None:
     return found
 
 
-def _product_rate(name: str, device: Any, seconds: float) -> float:
+def _product_rate(name: str, device: Any, seconds: float, clock: Clock) -> float:
     """Operations a second of square matrix products, as large as the time allows (some formats are very slow)."""
     import torch
 
@@ -122,12 +129,12 @@ def _product_rate(name: str, device: Any, seconds: float) -> float:
     def product() -> float:
         return float((left[:size, :size] @ left[:size, :size])[0, 0])
 
-    while size < largest and _median_s(product, 0.0) < seconds / 40:
+    while size < largest and _median_s(product, 0.0, clock) < seconds / 40:
         size *= 2
-    return 2.0 * size**3 / _median_s(product, seconds)
+    return 2.0 * size**3 / _median_s(product, seconds, clock)
 
 
-def _copy_rate(device: Any, seconds: float) -> float:
+def _copy_rate(device: Any, seconds: float, clock: Clock) -> float:
     """Bytes a second, of a copy larger than any cache."""
     import torch
 
@@ -138,10 +145,10 @@ def _copy_rate(device: Any, seconds: float) -> float:
         target.copy_(source)
         float(target[0])  # reading a value waits for the device
 
-    return 2.0 * source.numel() * source.element_size() / _median_s(copy, seconds)
+    return 2.0 * source.numel() * source.element_size() / _median_s(copy, seconds, clock)
 
 
-def _launch_s(device: Any, seconds: float) -> float:
+def _launch_s(device: Any, seconds: float, clock: Clock) -> float:
     """Seconds of one operation on a handful of values, many in a row."""
     import torch
 
@@ -152,16 +159,16 @@ def _launch_s(device: Any, seconds: float) -> float:
             values.add_(1)
         float(values[0])
 
-    return _median_s(many, seconds) / 200
+    return _median_s(many, seconds, clock) / 200
 
 
-def _median_s(run: Callable[[], Any], seconds: float) -> float:
+def _median_s(run: Callable[[], Any], seconds: float, clock: Clock) -> float:
     """Median seconds of a run, the first one left out."""
     run()
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
-        start = time.perf_counter()
+        start = clock()
         run()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return median(taken)

@@ -13,7 +13,7 @@ from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
 from taskfit.models.service import is_service_name
 from taskfit.studies.costing import priced_service
 from taskfit.studies.events import ignore_line
-from taskfit.studies.forecast import Forecaster, forecaster
+from taskfit.studies.forecast import Forecaster, Measured, forecaster
 from taskfit.studies.needs import check_task, shots, uses_seed, uses_train
 from taskfit.studies.process import call, start_server
 from taskfit.studies.rooms import ROOMS, Rooms
@@ -30,6 +30,7 @@ EMBEDDED_MODELS = ("taskfit-tiny", "minilm")
 """What is compared when no model is named: one that generates and, where it is installed, one that encodes."""
 
 _SMALL_TEST = 100
+_PROBE_S = 1.0
 
 
 def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
@@ -47,13 +48,13 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     _check_rows(task, config, strategies, faults)
     faults.raise_as(ConfigError)
     notes: list[str] = []
-    models, speed, absent = _models(strategies, config, rooms, notes)
+    models, machine, absent = _models(strategies, config, rooms, notes)
     skipped = list(absent)
     pairs = _pairs(strategies, models, task, skipped)
     if not pairs:
         reasons = "; ".join(f"{s.strategy}{f' on {s.model}' if s.model else ''}: {s.reason}" for s in skipped)
         raise ConfigError(f"no strategy is left to run: {reasons}", "name other strategies or models")
-    price = forecaster(task, config, speed)
+    price = forecaster(task, config, machine)
     trials = _trials(task, config, pairs, price)
     return Plan(
         task_path=_path_of(task),
@@ -143,14 +144,14 @@ def _check_rows(task: Task, config: StudyConfig, strategies: Iterable[Strategy],
 
 def _models(
     strategies: Iterable[Strategy], config: StudyConfig, rooms: Rooms, notes: list[str]
-) -> tuple[tuple[ModelFacts, ...], float, list[Skipped]]:
+) -> tuple[tuple[ModelFacts, ...], Measured | None, list[Skipped]]:
     needy = [strategy for strategy in strategies if strategy.architectures]
     if not needy:
         if config.models:
             notes.append(f"models {', '.join(config.models)} are not used: no strategy needs one")
-        return (), 0.0, []
+        return (), None, []
     found: list[ModelFacts] = []
-    speed, number_format = 0.0, ""
+    machine: Measured | None = None
     absent: list[Skipped] = []
     names = [*dict.fromkeys(config.models or EMBEDDED_MODELS)]
     start_server(has_models=not all(map(is_service_name, names)))
@@ -158,32 +159,32 @@ def _models(
         for name in names:
             job = (name, rooms)
             try:
-                facts, measured, used_format = call(_describe, job, Path(folder) / "log.txt", ignore_line)
+                facts, measured = call(_describe, job, Path(folder) / "log.txt", ignore_line)
             except MissingExtraError as error:
                 if config.models:
                     raise
                 absent.append(Skipped("every strategy", name, error.message))
             else:
                 found.append(facts)
-                speed, number_format = max(speed, measured), used_format or number_format
-    if number_format:
-        notes.append(f"models compute in {number_format}")
-    return tuple(found), speed, absent
+                machine = measured or machine
+    if machine is not None:
+        notes.append(f"models compute in {machine.number_format}")
+    return tuple(found), machine, absent
 
 
-def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, float, str]:
-    """Return a model's facts, this machine's speed in FLOP/s and its number format; runs in a process of its own."""
+def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, Measured | None]:
+    """Return a model's facts, and this machine's rates and number format; runs in a process of its own."""
     name, rooms = job
     facts = rooms.describe_model(name)
     if facts.architecture == "service":
-        return facts, 0.0, ""
+        return facts, None
     import torch
 
-    from taskfit.costs.price_trial import probe_speed
+    from taskfit.costs.probe import probe_machine
     from taskfit.models.dtype import fast_dtype
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return facts, probe_speed(), fast_dtype(device)[1]
+    return facts, Measured(probe_machine(_PROBE_S).as_accelerator(), fast_dtype(device)[1])
 
 
 def _pairs(
@@ -233,8 +234,8 @@ def _trials(
                     continue
                 model, fingerprint = (None, None) if facts is None else (facts.name, facts.fingerprint)
                 key = trial_id(task.fingerprint, strategy.name, model, fingerprint, seed, rows)
-                seconds, usd = price.of(strategy, facts, rows) or (None, None)
-                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, seconds, usd)
+                told = price.of(strategy, facts, rows)
+                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, *told)
                 trials.setdefault(key, spec)
     return tuple(trials.values())
 

@@ -117,6 +117,8 @@ class TrialSpec:
         train_rows: size of the training subset; None: all rows.
         forecast_s: seconds it is expected to take; None: unknown.
         forecast_usd: money it is expected to cost; None: unknown.
+        forecast_fit_s: of ``forecast_s``, those of fitting.
+        forecast_memory_bytes: peak it is expected to take; None: unknown.
     """
 
     id: str
@@ -127,6 +129,8 @@ class TrialSpec:
     train_rows: int | None
     forecast_s: float | None = None
     forecast_usd: float | None = None
+    forecast_fit_s: float | None = None
+    forecast_memory_bytes: int | None = None
 
     @property
     def label(self) -> str:

@@ -27,6 +27,7 @@ from taskfit.studies.scoring import score_all
 from taskfit.studies.spec import TrialSpec
 
 if TYPE_CHECKING:
+    from taskfit.costs.trial_cost import TrialCost
     from taskfit.models.language_model import LanguageModel
     from taskfit.models.service import ServiceModel
     from taskfit.strategy.contract import Budget, Prediction, Predictor, Strategy
@@ -118,13 +119,14 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         needs_model=model is not None,
         machine=priced_machine(job.hardware, job.prices),
         service=priced_service(spec.model, job.prices),
-    ).to_json()
-    _note_cost(saved, cost)
+    )
+    _note_forecast(spec, strategy, cost)
+    _note_cost(saved, cost.to_json())
     result = TrialResult(
         spec,
         "done",
         metrics=score_all(task.definition, rows),
-        cost=cost,
+        cost=cost.to_json(),
         counts=_counts(rows) | {"dropped_shots": predictor.predict_work.dropped_shots},
         versions=versions(),
         notes=tuple(notes),
@@ -155,6 +157,15 @@ def _save(job: TrialJob, predictor: Predictor) -> Path:
     with disk_full_named(trial_folder(job.study, job.spec.id), folder):
         predictor.save(folder)
     return folder
+
+
+def _note_forecast(spec: TrialSpec, strategy: Strategy, cost: TrialCost) -> None:
+    from taskfit.costs.forecast_log import note_trial
+    from taskfit.studies.forecast import told, trains
+
+    found = told(spec, "no model" if spec.model is None else trains(strategy), cost)
+    if found is not None:
+        note_trial(found)
 
 
 def _note_cost(saved: Path, cost: Mapping[str, Value]) -> None:

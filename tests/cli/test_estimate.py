@@ -110,3 +110,28 @@ def test_a_price_file_without_date_or_currency_is_refused(
     ran = taskfit("estimate", "--prices", str(path))
     assert ran.code == 2
     assert why in ran.error_line
+
+
+def test_doctor_says_how_far_forecasts_have_been_off(
+    taskfit: Taskfit, topics: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each trial of a study leaves its forecast beside what it took; factors follow from three of a kind."""
+    from taskfit.costs.forecast_log import log_file, read_trials
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert "no trial has run on this machine yet" in taskfit("doctor", "--costs").out
+    ran = taskfit("compare", topics, "--strategies", "linear,majority", "--seeds", "1", "--out", tmp_path / "study")
+    assert ran.code == 0, ran.err
+    told, _ = read_trials()
+    assert sorted(one.strategy for one in told) == ["linear", "majority"]
+    result = json.loads(next((tmp_path / "study" / "trials").glob("*/result.json")).read_text())
+    assert result["spec"]["forecast_fit_s"] > 0
+    assert result["spec"]["forecast_memory_bytes"] > 0
+    with log_file().open("a") as handle:
+        handle.write("{half a line")
+    ran = taskfit("doctor", "--costs")
+    assert "without a model" in ran.out
+    assert "1 lines of" in ran.err
+    found = json.loads(taskfit("doctor", "--costs", "--json").out)
+    assert (found["trials"], found["since"]) == (2, 0)
+    assert set(found["kinds"]["no model"]["factors"]) == {"fit", "predict", "memory"}

@@ -1,0 +1,88 @@
+"""What this package's own engine takes: the constants of its training loop and of its scoring, in one place.
+
+A phase of a trial is put down as amounts (operations, bytes moved, layers started, rows handled); its seconds are
+the amounts divided by the machine's measured rates, each times a constant. Change the engine, then fit the constants
+again: ``python benchmarks/cost.py --fit`` prints them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskfit.costs.accelerator import Accelerator
+
+__all__ = ["ENGINE", "Amounts", "EngineConstants", "seconds", "terms"]
+
+
+@dataclass(frozen=True)
+class EngineConstants:
+    """By how much each ideal time is exceeded, and what stands in no roofline.
+
+    Attributes:
+        matrix: seconds of matrix products, for each second at the measured rate.
+        traffic: the same of what is kept, written and read beside them.
+        layer: seconds of starting one layer's kernels once, for each measured second of starting one small kernel.
+        optimiser: seconds of the optimiser's traffic, for each second at the measured bandwidth.
+        row_s: seconds of Python for each row that is encoded, asked and read.
+        start_s: seconds of what happens once: first batches, checks of the model.
+    """
+
+    matrix: float
+    traffic: float
+    layer: float
+    optimiser: float
+    row_s: float
+    start_s: float
+
+
+ENGINE = EngineConstants(matrix=1.2, traffic=1.0, layer=60.0, optimiser=1.0, row_s=1e-3, start_s=0.5)
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What one phase asks of a machine.
+
+    Attributes:
+        flops: operations of matrix products.
+        traffic_bytes: written and read by everything between the products.
+        layer_calls: layers started, forward; a backward pass counts as two.
+        optimiser_bytes: read and written by the optimiser.
+        rows: encoded, asked and read.
+        starts: 1 where a model is used for the first time.
+    """
+
+    flops: float = 0.0
+    traffic_bytes: float = 0.0
+    layer_calls: float = 0.0
+    optimiser_bytes: float = 0.0
+    rows: float = 0.0
+    starts: float = 0.0
+
+    def __add__(self, other: Amounts) -> Amounts:
+        """Return the sum, field by field."""
+        return Amounts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+def terms(amounts: Amounts, device: Accelerator, number_format: str) -> tuple[float, ...]:
+    """Return ideal seconds in the order of ``EngineConstants``; their product with the constants is the forecast.
+
+    Raises:
+        ConfigError: the device lacks the number format.
+    """
+    return (
+        amounts.flops / device.peak(number_format),
+        amounts.traffic_bytes / device.bytes_per_s,
+        amounts.layer_calls * device.launch_s,
+        amounts.optimiser_bytes / device.bytes_per_s,
+        amounts.rows,
+        amounts.starts,
+    )
+
+
+def seconds(amounts: Amounts, device: Accelerator, number_format: str, constants: EngineConstants = ENGINE) -> float:
+    """Return the seconds that a phase takes on a device."""
+    weights = [float(getattr(constants, one.name)) for one in fields(constants)]
+    parts = zip(weights, terms(amounts, device, number_format), strict=True)
+    return sum(weight * term for weight, term in parts)
