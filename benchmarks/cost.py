@@ -5,8 +5,8 @@
 Trials of different methods, model families, sizes and lengths with random weights, each in a process of its own with
 one thread: seconds of fitting and predicting in processor time, and peak resident memory, beside the forecast that a
 study's plan would make. The machine is probed in processor time in the same process, before and after.
-``--fit`` prints the constants of ``taskfit/costs/own_engine.py`` that suit these trials best, and the error of each half
-of the trials with the constants fitted on the other. The last line is JSON.
+``--fit`` prints the constants of ``taskfit/costs/own_engine.py`` that suit these trials best, and the error of each
+half of the trials with the constants fitted on the other. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ SIZES = {"s": (256, 688, 4, 8000), "m": (384, 1024, 6, 16000), "l": (512, 1376, 
 """Width, width of the MLP, layers, vocabulary."""
 
 WORDS = {"short": 25, "middle": 80, "long": 180}
-_SHORT = "epochs=1, min_steps=6"
+_SHORT = "epochs=1, min_steps=3"
 TRIALS = [
     (family, size, length, f"{name}" if "(" in name else f"{name}({_SHORT})" if is_trained else name, kind)
     for family, size, length, name, is_trained, kind in (
         ("llama", "s", "short", "zero-shot", False, "classification"),
         ("llama", "m", "middle", "zero-shot", False, "classification"),
-        ("llama", "l", "middle", "zero-shot", False, "classification"),
+        ("llama", "l", "short", "zero-shot", False, "classification"),
         ("llama", "m", "short", "few-shot(k=4)", False, "classification"),
         ("llama", "s", "short", "lora", True, "classification"),
         ("llama", "m", "short", "lora", True, "classification"),
-        ("llama", "m", "long", "lora", True, "classification"),
-        ("llama", "l", "middle", "lora", True, "classification"),
+        ("llama", "s", "long", "lora", True, "classification"),
+        ("llama", "l", "short", "lora", True, "classification"),
         ("llama", "s", "middle", "full", True, "classification"),
         ("llama", "m", "short", "full", True, "classification"),
-        ("llama", "m", "long", "full", True, "classification"),
         ("llama", "l", "short", "full", True, "classification"),
         ("llama", "m", "middle", "dora", True, "classification"),
         ("llama", "m", "middle", "ia3", True, "classification"),
@@ -53,7 +52,7 @@ TRIALS = [
         ("gpt2", "m", "middle", "full", True, "classification"),
         ("gpt2", "s", "middle", "bitfit", True, "classification"),
         ("bert", "m", "short", "encoder", True, "classification"),
-        ("bert", "l", "long", "encoder", True, "classification"),
+        ("bert", "m", "long", "encoder", True, "classification"),
         ("bert", "m", "middle", f"encoder(tune=lora, {_SHORT})", True, "classification"),
         ("t5", "s", "middle", "full", True, "classification"),
         ("t5", "m", "middle", "lora", True, "classification"),
@@ -64,7 +63,7 @@ TRIALS = [
     )
 ]
 QUICK = (0, 4, 8, 21)
-ROWS = (64, 16, 64)
+ROWS = (32, 8, 32)
 Trial = tuple[str, str, str, str, str]
 
 
@@ -174,6 +173,10 @@ def run(trial: Trial, folder: str, pipe: Any) -> None:
             "predict_s": predict.measured.cpu_s,
             "start_bytes": fit.measured.start_memory_bytes,
             "peak_bytes": max(fit.measured.peak_memory_bytes, predict.measured.peak_memory_bytes),
+            "peaks": [fit.measured.peak_memory_bytes, predict.measured.peak_memory_bytes],
+            "facts": asdict(price.facts(strategy, facts, None)),
+            "config": facts.config,
+            "probes": [asdict(one) for one in (before, after)],
             "told_s": told[0],
             "told_fit_s": told[2],
             "told_bytes": told[3],
@@ -247,7 +250,7 @@ def main() -> None:
     for trial in [TRIALS[index] for index in QUICK] if options.quick else TRIALS:
         one = {"trial": " ".join(trial)} | measure(trial)
         found.append(one)
-        forecast = [error for error in errors(constants, phases([one]))]
+        forecast = errors(constants, phases([one]))
         one["time_error"] = errors(constants, [_whole(one)])[0]
         one["memory_error"] = one["told_bytes"] / one["peak_bytes"] - 1
         print(
@@ -256,8 +259,8 @@ def main() -> None:
             f"{one['told_bytes'] / 1e6:5.0f} of {one['peak_bytes'] / 1e6:5.0f} MB ({one['memory_error']:+.0%})",
             flush=True,
         )
-    if options.out:
-        options.out.write_text(json.dumps({"format": 1, "trials": found}, indent=1) + "\n", encoding="utf-8")
+        if options.out:
+            options.out.write_text(json.dumps({"format": 1, "trials": found}, indent=1) + "\n", encoding="utf-8")
     last: dict[str, Any] = {
         "trials": len(found),
         "time_median_error": round(statistics.median(abs(one["time_error"]) for one in found), 4),

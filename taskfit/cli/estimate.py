@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,26 @@ from taskfit.cli.compare import split_names
 from taskfit.cli.output import print_data, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from taskfit.costs.device import Device
     from taskfit.costs.estimate import Estimate
+    from taskfit.costs.fits import FittingMethod
     from taskfit.costs.need import Need
 
 __all__ = ["estimate"]
 
-_COLUMNS = ("model", "strategy", "trained", "devices", "rows at once", "memory each", "hours", "USD", "kWh", "kg CO2e")
+_COLUMNS = (
+    "model",
+    "strategy",
+    "trained",
+    "devices",
+    "rows at once",
+    "memory each",
+    "hours",
+    "USD",
+    "USD labels",
+    "kWh",
+    "kg CO2e",
+)
 _SERVING = ("strategy", "prompt", "shared", "rows at once", "USD per million rows", "USD, beginning shared")
 
 
@@ -35,8 +50,12 @@ def estimate(
     batch: Annotated[int, typer.Option(help="Rows of one optimiser step.")] = 16,
     tokens: Annotated[float, typer.Option(help="Tokens of (continued) pre-training; 0: 20 a parameter.")] = 0.0,
     devices: Annotated[int, typer.Option(help="Devices at work; more where the memory needs it.")] = 0,
+    sharding: Annotated[str, typer.Option(help="ddp, zero1, zero2 or fsdp; else the least that fits.")] = "",
     number_format: Annotated[str, typer.Option("--format", help="float32, float16 or bfloat16.")] = "",
     prices: Annotated[Path | None, typer.Option(help="Your own price file.")] = None,
+    labels: Annotated[str, typer.Option(help="Who labels rows: crowd, expert, your own; none: they cost nothing.")] = (
+        "crowd"
+    ),
     grid: Annotated[str, typer.Option(help="Whose electricity: world, us, china, germany, ...")] = "",
     grams_per_kwh: Annotated[float | None, typer.Option(help="Grams of CO2e for a kWh, where you know them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -52,11 +71,12 @@ def estimate(
     if device.price is not None and (warning := age_warning(device.price)):
         say(f"warning: {warning}")
     if fits:
-        _print_fits(model, strategies, need, hardware, fits, as_json)
+        _print_fits(model, strategies, need, device, fits, as_json)
         return
     settings: dict[str, Any] = {"hardware": hardware, "need": need, "prices": table, "number_format": number_format}
-    settings |= {"devices": devices, "grid": grid, "grams_per_kwh": grams_per_kwh}
-    models = [size.strip() for size in sizes.split(",")] if sizes else [model]
+    settings |= {"devices": devices, "sharding": sharding, "grid": grid, "grams_per_kwh": grams_per_kwh}
+    settings["labels"] = "" if labels == "none" else labels
+    models = [size.strip() for size in sizes.split(",") if size.strip()] or [model]
     found = [one for name in models for one in _estimates(name, strategies, settings)]
     served = [] if sizes else _served(model, strategies, hardware, need, table)
     if as_json:
@@ -65,8 +85,10 @@ def estimate(
         both = {"estimates": [one.to_json() for one in found], "serving": [asdict(one) for one in served]}
         print_json({"format": 1, **both})
         return
-    right = dict.fromkeys(_COLUMNS[2:], True)
-    print_table(_COLUMNS, [_row(one) for one in found], right)
+    if len(found) == 1:
+        _print_one(found[0])
+    else:
+        print_table(_COLUMNS, _rows(found), dict.fromkeys(_COLUMNS[2:], True))
     if served:
         print_data("")
         print_table(_SERVING, [_serving_row(one) for one in served], dict.fromkeys(_SERVING[1:], True))
@@ -108,19 +130,49 @@ def _served(model: str, strategies: str, hardware: str, need: Need, table: Any) 
     return found
 
 
+def _rows(found: list[Estimate]) -> list[list[str]]:
+    """One line an estimate; the model's name only where it changes."""
+    lines = [_row(one) for one in found]
+    repeated = [before.model == one.model for before, one in pairwise(found)]
+    return [[("" if again else line[0]), *line[1:]] for line, again in zip(lines, [False, *repeated], strict=True)]
+
+
 def _row(one: Estimate) -> list[str]:
     return [
         one.model,
         one.strategy,
         _count(one.trained),
-        str(one.devices),
+        str(one.devices) + (f" {one.sharding}" if one.devices > 1 else ""),
         str(one.micro_batch),
         f"{one.memory.system / 1e9:.1f} GB" + ("" if one.fits else " too much"),
         _range(one.hours),
         "no price" if one.usd is None else _range(one.usd),
+        f"{one.usd_labels:,.2f}" if one.usd_labels else "0",
         f"{one.energy.kwh:.3g}",
         f"{one.energy.kg_co2e:.3g}",
     ]
+
+
+def _print_one(one: Estimate) -> None:
+    """Show a single estimate in full, its memory by part and the three figures apart."""
+    memory = one.memory
+    parts = ("weights", "gradients", "optimiser", "activations", "working")
+    held = ", ".join(f"{name} {getattr(memory, name) / 1e9:.2f}" for name in parts if getattr(memory, name))
+    figures = ", ".join(f"{name} {getattr(memory, name) / 1e9:.2f}" for name in ("allocated", "reserved", "system"))
+    dear = "no price for this hardware" if one.usd is None else f"{_range(one.usd)} USD"
+    rows = [
+        ("model", f"{one.model}, {_count(one.parameters)} parameters"),
+        ("strategy", f"{one.strategy}, {_count(one.trained)} parameters trained on {_count(one.tokens)} tokens"),
+        ("hardware", f"{one.devices} x {one.hardware}" + (f", {one.sharding}" if one.devices > 1 else "")),
+        ("rows at once", f"{one.micro_batch} on a device, activations recomputed: {one.checkpointing}"),
+        ("parts, GB", held),
+        ("peak of one device, GB", f"{figures} ({memory.phase})" + ("" if one.fits else ": more than it has")),
+        ("hours", _range(one.hours)),
+        ("machines", dear),
+        ("labels", f"{one.labels:,} rows, {one.usd_labels:,.2f} USD"),
+        ("energy", f"{one.energy.kwh:.3g} kWh, {one.energy.kg_co2e:.3g} kg CO2e"),
+    ]
+    print_table(("what", "estimate"), rows)
 
 
 def _serving_row(one: Any) -> list[str]:
@@ -156,27 +208,39 @@ def _bytes(text: str) -> float:
     return float(match[1]) * float((1024 if match[3] else 1000) ** power)
 
 
-def _print_fits(model: str, strategies: str, need: Need, hardware: str, fits: str, as_json: bool) -> None:
+def _print_fits(model: str, strategies: str, need: Need, device: Device, fits: str, as_json: bool) -> None:
     """Say which strategies fit for the model, how many rows at once, and the largest models for each strategy."""
+    from dataclasses import asdict
+
     from taskfit.costs.catalogue import find_architecture
-    from taskfit.costs.device import find_device
     from taskfit.costs.fits import fitting_methods, fitting_models
 
-    room, device = _bytes(fits), find_device(hardware).accelerator
-    methods = fitting_methods(find_architecture(model), need, device, room)
-    names = ("full", "lora", "qlora", "zero-shot") if strategies == "all" else split_names(strategies)
-    largest = {name: fitting_models(name, need, device, room)[:3] for name in names}
+    room, named = _bytes(fits), [] if strategies == "all" else split_names(strategies)
+    methods = fitting_methods(find_architecture(model), need, device.accelerator, room, named)
+    names = named or ("full", "lora", "qlora", "zero-shot")
+    largest = {name: fitting_models(name, need, device.accelerator, room)[:3] for name in names}
+    hourly = None if device.price is None else device.price.price_usd_per_hour
     if as_json:
-        each = [{"strategy": name, "rows_at_once": rows, "seconds": seconds} for name, rows, seconds in methods]
+        each = [asdict(one) | {"usd": hourly and hourly * one.seconds / 3600} for one in methods]
         best = {name: [{"model": one, "parameters": size} for one, size in found] for name, found in largest.items()}
         print_json({"format": 1, "bytes": room, "model": model, "methods": each, "largest": best})
         return
     if methods:
-        print_data(f"{model} in {fits} ({device.name}); the cheapest first:")
-        cells = [[name, str(rows), f"{seconds / 3600:.2g}"] for name, rows, seconds in methods]
-        print_table(("strategy", "rows at once", "hours, ideal"), cells, {"rows at once": True, "hours, ideal": True})
+        print_data(f"{model} in {fits} ({device.accelerator.name}); the cheapest first:")
+        columns = ("strategy", "rows at once", "recomputes", "memory", "hours, ideal", "USD, ideal")
+        print_table(columns, [_method_row(one, hourly) for one in methods], dict.fromkeys(columns[1:], True))
     else:
         print_data(f"no strategy trains {model} in {fits} on one device")
     print_data("")
-    cells = [[name, ", ".join(f"{one} ({_count(size)})" for one, size in found)] for name, found in largest.items()]
+    cells = [
+        [name, ", ".join(f"{one} ({_count(size)})" for one, size in found) or "none known"]
+        for name, found in largest.items()
+    ]
     print_table(("strategy", f"largest models in {fits}"), cells)
+
+
+def _method_row(one: FittingMethod, hourly: float | None) -> list[str]:
+    hours = one.seconds / 3600
+    usd = "no price" if hourly is None else f"{hours * hourly:.2g}"
+    kept = "no" if one.checkpointing == "none" else one.checkpointing
+    return [one.strategy, str(one.micro_batch), kept, f"{one.memory_bytes / 1e9:.1f} GB", f"{hours:.2g}", usd]

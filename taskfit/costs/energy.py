@@ -56,7 +56,7 @@ def energy(device_hours: float, watts: float, *, grid: str = "", grams_per_kwh: 
         if grid not in grids():
             raise ConfigError(f"unknown grid {grid!r}{nearest(grid, grids())}; known are {', '.join(grids())}")
         grams_per_kwh = grids()[grid]
-    if grams_per_kwh < 0:
-        raise ConfigError(f"grams of CO2e per kWh must be at least 0 (got {grams_per_kwh})")
+    if not 0 <= grams_per_kwh < float("inf"):
+        raise ConfigError(f"grams of CO2e per kWh must be at least 0 and finite (got {grams_per_kwh})")
     kwh = device_hours * watts / 1000 * values["server_share"] * values["building_share"]
     return Energy(kwh, kwh * grams_per_kwh / 1000, grid)

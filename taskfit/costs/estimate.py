@@ -13,8 +13,8 @@ from taskfit.costs.energy import Energy, energy
 from taskfit.costs.job import Job, trainable_parameters
 from taskfit.costs.memory import Memory, memory
 from taskfit.costs.need import Need
-from taskfit.costs.prices import PriceTable, load_prices
-from taskfit.costs.strategies import plan_job
+from taskfit.costs.prices import PriceTable, label_price, load_prices
+from taskfit.costs.strategies import plan_job, read_strategy
 
 __all__ = ["Estimate", "estimate", "trained_tokens"]
 
@@ -31,7 +31,8 @@ class Estimate:
     Attributes:
         strategy, model, hardware: as given.
         parameters, trained: numbers of them.
-        devices: how many devices are needed at least, fully sharded where more than one.
+        devices: how many devices work.
+        sharding: how they share the states: ``none``, ``ddp``, ``zero1``, ``zero2`` or ``fsdp``.
         micro_batch: rows that one device takes at a time.
         memory: peak of one device.
         fits: whether that is within the device.
@@ -39,6 +40,8 @@ class Estimate:
         usd: the same; None where there is no price for the hardware.
         energy: of the middle.
         tokens: trained on.
+        labels: rows that people must have answered: those trained on, or shown.
+        usd_labels: what they cost.
         checkpointing: of activations.
         basis: a sentence on how far to trust it.
     """
@@ -49,6 +52,7 @@ class Estimate:
     parameters: int
     trained: int
     devices: int
+    sharding: str
     micro_batch: int
     memory: Memory
     fits: bool
@@ -56,6 +60,8 @@ class Estimate:
     usd: tuple[float, float, float] | None
     energy: Energy
     tokens: float
+    labels: int
+    usd_labels: float
     checkpointing: str
     basis: str
 
@@ -73,6 +79,8 @@ def estimate(
     prices: Path | PriceTable | None = None,
     number_format: str = "",
     devices: int = 0,
+    sharding: str = "",
+    labels: str = "",
     grid: str = "",
     grams_per_kwh: float | None = None,
 ) -> Estimate:
@@ -86,6 +94,8 @@ def estimate(
         prices: the user's price file, or a table that was read.
         number_format: of weights; chosen by the device where empty.
         devices: how many work at least; more where the memory needs it.
+        sharding: ``ddp``, ``zero1``, ``zero2`` or ``fsdp``; empty: the least that fits.
+        labels: whose price a label has (``crowd``, ``expert``, or the user's own); empty: labels cost nothing.
         grid: whose electricity, for the emissions.
         grams_per_kwh: the same as a figure of your own.
 
@@ -100,12 +110,19 @@ def estimate(
     table = prices if isinstance(prices, PriceTable) else load_prices(prices)
     device = find_device(hardware, table)
     architecture = find_architecture(model)
-    job = plan_job(architecture, strategy, need, device.accelerator, number_format=number_format)
+    job = plan_job(
+        architecture,
+        strategy,
+        need,
+        device.accelerator,
+        number_format=number_format,
+        devices=devices,
+        sharding=sharding,
+    )
     tokens = trained_tokens(job, need)
     found = memory(job)
-    working = max(devices, job.devices)
-    hours = _hours(job, need, device, tokens, working)
-    device_hours = tuple(one * working for one in hours)
+    hours = _hours(job, need, device, tokens)
+    device_hours = tuple(one * job.devices for one in hours)
     usd = None
     if device.price is not None:
         usd = tuple(one * device.price.price_usd_per_hour for one in device_hours)
@@ -116,7 +133,8 @@ def estimate(
         hardware=hardware,
         parameters=job.architecture.parameters.total,
         trained=trainable_parameters(job),
-        devices=working,
+        devices=job.devices,
+        sharding=job.sharding,
         micro_batch=job.batch,
         memory=found,
         fits=found.system <= device.accelerator.memory_bytes,
@@ -124,6 +142,8 @@ def estimate(
         usd=usd,  # type: ignore[arg-type]
         energy=spent,
         tokens=tokens,
+        labels=_labels(strategy, need),
+        usd_labels=_labels(strategy, need) * label_price(table, labels).usd_per_label if labels else 0.0,
         checkpointing=job.checkpointing,
         basis=_basis(device),
     )
@@ -148,11 +168,19 @@ def trained_tokens(job: Job, need: Need) -> float:
     return need.tokens or float(need.rows * need.epochs * need.length)
 
 
-def _hours(job: Job, need: Need, device: Device, tokens: float, devices: int) -> tuple[float, float, float]:
-    """Hours on the clock to train on so many tokens, on so many devices; 0 for what only asks."""
+def _labels(strategy: str, need: Need) -> int:
+    """Rows that need a person's answer; a student learns from its teacher's, plain text from itself."""
+    name, settings = read_strategy(strategy)
+    if name == "few-shot":
+        return int(settings.get("k", 4))
+    return 0 if name in ("zero-shot", "pretraining", "continued-pretraining", "distillation") else need.rows
+
+
+def _hours(job: Job, need: Need, device: Device, tokens: float) -> tuple[float, float, float]:
+    """Hours on the clock to train on so many tokens; 0 for what only asks."""
     if tokens == 0:
         return (0.0, 0.0, 0.0)
-    step = training_step(job, device.accelerator)
+    step, devices = training_step(job, device.accelerator), job.devices
     accumulation = max(1.0, need.batch / (job.batch * devices))
     seconds = tokens / (step.tokens_per_s(accumulation) * devices)
     if job.teacher is not None and job.method == "distillation":

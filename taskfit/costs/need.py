@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from taskfit.errors import ConfigError
@@ -31,8 +32,11 @@ class Need:
     tokens: float = 0.0
 
     def __post_init__(self) -> None:
-        wrong = [f"{one.name} must be above 0 (got {getattr(self, one.name)})" for one in fields(self)[:5]]
-        wrong = [sentence for sentence, one in zip(wrong, fields(self), strict=False) if getattr(self, one.name) <= 0]
+        wrong = []
+        for one in fields(self):
+            value, may_be_zero = getattr(self, one.name), one.name == "tokens"
+            if not (0 <= value < math.inf) or (value == 0 and not may_be_zero):
+                wrong.append(f"{one.name} must be {'at least' if may_be_zero else 'above'} 0 (got {value})")
         if self.answer > self.length:
             wrong.append(f"answer must be at most length (got {self.answer} and {self.length})")
         if wrong:

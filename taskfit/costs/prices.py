@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MACHINE",
+    "LabelPrice",
     "Machine",
     "PriceTable",
     "ServicePrice",
     "age_in_days",
     "age_warning",
+    "label_price",
     "load_prices",
     "machine",
     "money",
@@ -28,9 +30,11 @@ __all__ = [
 DEFAULT_MACHINE = "this-machine"
 _SHIPPED = Path(__file__).with_name("hardware.yaml")
 _OLD_AFTER_DAYS = 90
-_KNOWN_KEYS = ("format", "date", "currency", "note", "machines", "services")
+_KNOWN_KEYS = ("format", "date", "currency", "note", "machines", "services", "labels")
 _MACHINE_KEYS = ("price_usd_per_hour", "cores", "memory_gb", "gpu", "gpu_memory_gb", "source")
 _SERVICE_KEYS = ("usd_per_mtok_in", "usd_per_mtok_out", "source")
+_LISTS = ("machines", "services", "labels")
+_LABEL_KEYS = ("usd_per_label", "source")
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,28 @@ class ServicePrice:
 
 
 @dataclass(frozen=True)
+class LabelPrice:
+    """What a person's answer to one row costs.
+
+    Attributes:
+        name: who answers, as users choose it.
+        source: where the price is from.
+        date: of the price.
+    """
+
+    name: str
+    usd_per_label: float
+    source: str
+    date: datetime.date
+
+
+@dataclass(frozen=True)
 class PriceTable:
-    """All machines and services by name, from the shipped table and the user's file; the user's entries win."""
+    """All machines, services and labels by name, from the shipped table and the user's file, whose entries win."""
 
     machines: Mapping[str, Machine]
     services: Mapping[str, ServicePrice] = field(default_factory=dict)
+    labels: Mapping[str, LabelPrice] = field(default_factory=dict)
 
 
 def load_prices(override: Path | None = None) -> PriceTable:
@@ -96,7 +117,11 @@ def load_prices(override: Path | None = None) -> PriceTable:
     if override is None:
         return shipped
     own = _read(override)
-    return PriceTable({**shipped.machines, **own.machines}, {**shipped.services, **own.services})
+    return PriceTable(
+        {**shipped.machines, **own.machines},
+        {**shipped.services, **own.services},
+        {**shipped.labels, **own.labels},
+    )
 
 
 def machine(table: PriceTable, name: str = DEFAULT_MACHINE) -> Machine:
@@ -111,6 +136,20 @@ def machine(table: PriceTable, name: str = DEFAULT_MACHINE) -> Machine:
             "choose a known machine, or add yours to a price file and pass it with --prices FILE",
         )
     return table.machines[name]
+
+
+def label_price(table: PriceTable, name: str) -> LabelPrice:
+    """Return what a label costs.
+
+    Raises:
+        ConfigError: there is none of that name; the message names the nearest and how to add one.
+    """
+    if name not in table.labels:
+        raise ConfigError(
+            f"no price for labels by {name!r}{nearest(name, table.labels)}; known are {', '.join(table.labels)}",
+            "choose a known one, or add yours under labels in a price file and pass it with --prices FILE",
+        )
+    return table.labels[name]
 
 
 def age_warning(priced: Machine, today: datetime.date | None = None) -> str | None:
@@ -158,16 +197,17 @@ def _read(path: Path) -> PriceTable:
         faults.add(f"format must be 1 (got {values['format']!r})")
     if values.get("currency") != "USD":
         faults.add(f"currency must be USD: convert the prices (got {values.get('currency', 'no currency')!r})")
-    listed = {key: _entries(values, key, faults) for key in ("machines", "services")}
+    listed = {key: _entries(values, key, faults) for key in _LISTS}
     machines = {name: _machine(name, entry, date, faults) for name, entry in listed["machines"].items()}
     services = {name: _service(name, entry, date, faults) for name, entry in listed["services"].items()}
+    labels = {name: _label(name, entry, date, faults) for name, entry in listed["labels"].items()}
     faults.raise_as(ConfigError)
-    return PriceTable(machines, services)
+    return PriceTable(machines, services, labels)
 
 
 def _entries(values: Mapping[str, Any], key: str, faults: Faults) -> dict[str, Any]:
-    """Return the entries under a key; a file may have only one of the two."""
-    entries = values.get(key, {} if {"machines", "services"} & {*values} else None)
+    """Return the entries under a key; a file may have only one of the three."""
+    entries = values.get(key, {} if {*_LISTS} & {*values} else None)
     if not isinstance(entries, dict):
         faults.add(f"{key} must map names to prices (got {type(entries).__name__})")
         return {}
@@ -184,6 +224,18 @@ def _service(name: str, entry: Any, date: datetime.date, faults: Faults) -> Serv
             faults.add(f"{name}: unknown key {key!r}{nearest(str(key), _SERVICE_KEYS)}")
     read, written = (_amount(name, key, entry.get(key), faults) for key in _SERVICE_KEYS[:2])
     return ServicePrice(name, read, written, str(entry.get("source", "")), date)
+
+
+def _label(name: str, entry: Any, date: datetime.date, faults: Faults) -> LabelPrice:
+    """Check one entry; on a fault, note it and return a free label."""
+    if not isinstance(entry, dict):
+        faults.add(f"{name} must have a usd_per_label (got {entry!r})")
+        return LabelPrice(name, 0.0, "", date)
+    for key in entry:
+        if key not in _LABEL_KEYS:
+            faults.add(f"{name}: unknown key {key!r}{nearest(str(key), _LABEL_KEYS)}")
+    price = _amount(name, "usd_per_label", entry.get("usd_per_label"), faults)
+    return LabelPrice(name, price, str(entry.get("source", "")), date)
 
 
 def _amount(name: str, key: str, value: object, faults: Faults) -> float:

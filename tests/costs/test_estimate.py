@@ -74,9 +74,13 @@ def test_what_fits_is_sorted_and_fits() -> None:
     """Cheapest method first, largest model first."""
     device = accelerator("a100-80gb")
     methods = fitting_methods(find_architecture(LLAMA), Need(), device, 24e9)
-    assert "qlora" in [name for name, _, _ in methods]
-    assert "full" not in [name for name, _, _ in methods]
-    assert methods == sorted(methods, key=lambda one: one[2])
+    names = [one.strategy for one in methods]
+    assert "qlora" in names
+    assert "full" not in names
+    assert methods == sorted(methods, key=lambda one: one.seconds)
+    assert all(one.memory_bytes <= 24e9 for one in methods)
+    (only,) = fitting_methods(find_architecture(LLAMA), Need(), device, 24e9, ["qlora(rank=64)", "zero-shot", "full"])
+    assert only.strategy == "qlora(rank=64)"
     models = fitting_models("qlora", Need(), device, 24e9)
     assert models[0][1] > fitting_models("full", Need(), device, 24e9)[0][1]
     assert models == sorted(models, key=lambda one: -one[1])
@@ -125,6 +129,40 @@ def test_settings_in_brackets_are_read() -> None:
     assert estimate("gpt2", "lora(rank=16)").trained == 2 * estimate("gpt2", "lora(rank=8)").trained
 
 
+def test_states_are_shared_no_more_than_needed() -> None:
+    """Eight devices: small models keep all on each; larger ones share ever more; one stage can be asked for."""
+    found = {size: estimate(size, "full", devices=8) for size in ("1B", "7B", "13B")}
+    assert [one.sharding for one in found.values()] == ["ddp", "zero1", "zero2"]
+    assert {one.devices for one in found.values()} == {8}
+    stages = [estimate("1B", "full", devices=8, sharding=one).memory.allocated for one in ("ddp", "zero1", "zero2")]
+    assert stages == sorted(stages, reverse=True)
+    assert estimate("1B", "full", devices=8, sharding="fsdp").memory.weights < found["1B"].memory.weights
+    assert estimate("150B", "full", devices=2).devices > 2
+    one, eight = (estimate("1B", "full", devices=count, need=Need(batch=128)) for count in (1, 8))
+    assert one.hours[1] / 8.5 < eight.hours[1] < one.hours[1] / 4
+
+
+def test_labels_cost_where_people_must_give_them() -> None:
+    """Trained rows and worked examples; a student has its teacher, plain text itself."""
+    need = Need(rows=500)
+    counts = {name: estimate("gpt2", name, need=need, labels="crowd").labels for name in STRATEGIES}
+    free = {name for name, labels in counts.items() if labels == 0}
+    assert free == {"zero-shot", "pretraining", "continued-pretraining", "distillation"}
+    assert counts["few-shot"] == 4
+    assert counts["lora"] == 500
+    assert estimate("gpt2", "lora", need=need, labels="crowd").usd_labels == pytest.approx(30.0)
+    assert estimate("gpt2", "lora", need=need).usd_labels == 0
+
+
+def test_checkpointing_and_profile_stay_as_they_are_said() -> None:
+    """What stands in brackets is not chosen again."""
+    assert estimate("gpt2", "lora(checkpointing=full)").checkpointing == "full"
+    assert estimate("gpt2", "lora").checkpointing == "none"
+    eager, fused = (estimate(LLAMA, f"qlora(profile={name}, checkpointing=full)") for name in ("eager", "fused"))
+    assert eager.memory.allocated > fused.memory.allocated
+    assert read_strategy("lora(dropout=0.1, compiled=true)")[1] == {"dropout": 0.1, "compiled": True}
+
+
 @pytest.mark.parametrize(
     ("call", "why"),
     [
@@ -134,6 +172,19 @@ def test_settings_in_brackets_are_read() -> None:
         (lambda: estimate(LLAMA, "lora(rank=x)"), "rank must be a whole number"),
         (lambda: estimate(LLAMA, hardware="h10o"), r"unknown hardware 'h10o' \(did you mean"),
         (lambda: estimate(LLAMA, hardware="gpu-t4", number_format="bfloat16"), "T4 does not compute in bfloat16"),
+        (lambda: estimate(LLAMA, "lora(dropout=much)"), "dropout must be a number"),
+        (lambda: estimate(LLAMA, "lora(dropout=nan)"), "dropout must be finite"),
+        (lambda: estimate(LLAMA, "lora(compiled=maybe)"), "compiled must be true or false"),
+        (lambda: estimate(LLAMA, "lora(rank=0)"), "rank must be at least 1"),
+        (lambda: estimate(LLAMA, "lora(batch=4)"), "batch is said by batch, not in brackets"),
+        (lambda: estimate(LLAMA, "lora(devices=4)"), "devices is said by devices"),
+        (lambda: estimate(LLAMA, "few-shot(k=0)"), "k must be at least 1"),
+        (lambda: estimate(LLAMA, "zero-shot(k=2)"), "unknown setting 'k'"),
+        (lambda: estimate(LLAMA, devices=-1), "devices must be at least 0"),
+        (lambda: estimate(LLAMA, sharding="zero4"), r"unknown sharding 'zero4' \(did you mean"),
+        (lambda: estimate(LLAMA, labels="crwd"), r"no price for labels by 'crwd' \(did you mean 'crowd'"),
+        (lambda: Need(epochs=float("nan")), r"epochs must be above 0 \(got nan\)"),
+        (lambda: Need(tokens=-1), "tokens must be at least 0"),
         (lambda: Need(batch=0), r"batch must be above 0 \(got 0\)"),
         (lambda: Need(length=0), "length must be above 0"),
         (lambda: Need(answer=600), "answer must be at most length"),
