@@ -26,7 +26,7 @@ _COLUMNS = (
     "devices",
     "rows at once",
     "memory each",
-    "hours",
+    "time",
     "USD",
     "USD labels",
     "kWh",
@@ -76,7 +76,7 @@ def estimate(
     settings: dict[str, Any] = {"hardware": hardware, "need": need, "prices": table, "number_format": number_format}
     settings |= {"devices": devices, "sharding": sharding, "grid": grid, "grams_per_kwh": grams_per_kwh}
     settings["labels"] = "" if labels == "none" else labels
-    models = [size.strip() for size in sizes.split(",") if size.strip()] or [model]
+    models = split_names(sizes) if sizes else [model]
     found = [one for name in models for one in _estimates(name, strategies, settings)]
     served = [] if sizes else _served(model, strategies, hardware, need, table)
     if as_json:
@@ -145,7 +145,7 @@ def _row(one: Estimate) -> list[str]:
         str(one.devices) + (f" {one.sharding}" if one.devices > 1 else ""),
         str(one.micro_batch),
         f"{one.memory.system / 1e9:.1f} GB" + ("" if one.fits else " too much"),
-        _range(one.hours),
+        _time(one.hours),
         "no price" if one.usd is None else _range(one.usd),
         f"{one.usd_labels:,.2f}" if one.usd_labels else "0",
         f"{one.energy.kwh:.3g}",
@@ -167,7 +167,7 @@ def _print_one(one: Estimate) -> None:
         ("rows at once", f"{one.micro_batch} on a device, activations recomputed: {one.checkpointing}"),
         ("parts, GB", held),
         ("peak of one device, GB", f"{figures} ({memory.phase})" + ("" if one.fits else ": more than it has")),
-        ("hours", _range(one.hours)),
+        ("time", _time(one.hours)),
         ("machines", dear),
         ("labels", f"{one.labels:,} rows, {one.usd_labels:,.2f} USD"),
         ("energy", f"{one.energy.kwh:.3g} kWh, {one.energy.kg_co2e:.3g} kg CO2e"),
@@ -188,9 +188,19 @@ def _range(three: tuple[float, float, float]) -> str:
     return f"{middle} ({low} to {high})" if three[2] else "0"
 
 
+def _time(hours: tuple[float, float, float]) -> str:
+    """The same of hours, in the unit that suits the middle."""
+    unit, size = next((one for one in _UNITS_OF_TIME if hours[1] >= one[1]), _UNITS_OF_TIME[-1])
+    low, middle, high = (hours[place] / size for place in range(3))
+    return f"{_range((low, middle, high))} {unit}" if hours[2] else "0"
+
+
+_UNITS_OF_TIME = (("h", 1.0), ("min", 1 / 60), ("s", 1 / 3600))
+
+
 def _count(number: float) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.0f}"
 
