@@ -64,6 +64,7 @@ TRIALS = [
 ]
 QUICK = (0, 4, 8, 21)
 ROWS = (32, 8, 32)
+LEAST_MATRIX = 1.05
 Trial = tuple[str, str, str, str, str]
 
 
@@ -218,15 +219,20 @@ def phases(found: list[dict[str, Any]]) -> list[tuple[list[float], float]]:
 
 
 def fitted(listed: list[tuple[list[float], float]]) -> list[float]:
-    """Return the constants, none below 0, with the least squared relative error."""
+    """Return the constants with the least relative errors; products of matrices take no less than at the probed rate.
+
+    Without that bound the fit lets traffic stand for products, and larger models would be told too little.
+    """
     import numpy as np
-    from scipy.optimize import nnls
+    from scipy.optimize import lsq_linear
 
     matrix = np.array([[value / taken for value in terms] for terms, taken in listed])
     scale = matrix.max(axis=0) + 1e-12
+    lower = np.zeros(matrix.shape[1])
+    lower[0] = LEAST_MATRIX * scale[0]
     weights = np.ones(len(listed))
     for _ in range(20):  # least absolute errors, by least squares weighted again and again
-        found, _ = nnls(matrix / scale * weights[:, None], weights)
+        found = lsq_linear(matrix / scale * weights[:, None], weights, bounds=(lower, np.inf)).x
         weights = 1 / np.sqrt(np.maximum(np.abs(matrix / scale @ found - 1), 0.02))
     return [float(value) for value in found / scale]
 

@@ -10,7 +10,15 @@ from taskfit.costs.job import QUANTISED_BITS, Job, targeted, trainable_parameter
 if TYPE_CHECKING:
     from taskfit.costs.architecture import Architecture
 
-__all__ = ["Memory", "kept_bytes_per_token", "layer_kept_bytes", "logits_bytes_per_token", "memory", "weight_bytes"]
+__all__ = [
+    "Memory",
+    "kept_bytes_per_token",
+    "layer_kept_bytes",
+    "logits_bytes_per_token",
+    "memory",
+    "opened_bytes_per_token",
+    "weight_bytes",
+]
 
 # Measured on checkpointed fine-tuning of Mistral-7B, Llama-3-8B and PowerLM-3B (benchmarks/estimator.py says which
 # rows); everything else in this file is counted from what automatic differentiation keeps.
@@ -73,7 +81,7 @@ def _training(job: Job) -> Memory:
     weights, trained, gradients, states = _states(job)
     tokens = job.batch * (job.length + (job.virtual_tokens if job.method in ("prefix", "soft-prompt") else 0))
     kept = kept_bytes_per_token(job) * tokens
-    opened = _opened_bytes_per_token(job) * tokens
+    opened = opened_bytes_per_token(job) * tokens
     loss = logits_bytes_per_token(job) * tokens
     standing = weights + trained + states + _SMALL_BYTES + _teacher_bytes(job, tokens)
     root, unit = _gathered(job)
@@ -228,8 +236,8 @@ def _trained_inputs(job: Job, active: int) -> float:
     return per_layer
 
 
-def _opened_bytes_per_token(job: Job) -> float:
-    """Bytes per token while one layer goes backward: what it keeps (computed again), and gradients on the way."""
+def opened_bytes_per_token(job: Job) -> float:
+    """Bytes per token of a micro-batch while one layer goes backward: what is computed again, gradients on the way."""
     architecture = job.architecture
     active = max(one.active for one in architecture.linears)
     gradients = job.value_bytes * (2.0 * architecture.hidden + 2 * architecture.mlp_width * active)

@@ -7,13 +7,14 @@ again: ``python benchmarks/cost.py --fit`` prints them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskfit.costs.accelerator import Accelerator
 
-__all__ = ["ENGINE", "Amounts", "EngineConstants", "seconds", "terms"]
+__all__ = ["ENGINE", "MEMORY", "Amounts", "EngineConstants", "EngineMemory", "seconds", "terms"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,28 @@ class EngineConstants:
 
 
 ENGINE = EngineConstants(matrix=1.2, traffic=1.0, layer=60.0, optimiser=1.0, row_s=1e-3, start_s=0.5)
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """What a trial's process holds beside what the model of memory counts.
+
+    Attributes:
+        process_bytes: Python, torch and transformers, and what the first pass through a model loads.
+        copies: of what is trained: one for a second try with smaller micro-batches, one of the best weights so far.
+        padding: tokens of the largest micro-batch for each real one of a mean one.
+        slack: resident bytes for each kept one, by what is trained. On a processor the system's allocator keeps
+            blocks of a frozen base's passes that later ones do not fill (with each block mapped for itself the
+            factor is 1.2, and a step takes a sixth longer).
+    """
+
+    process_bytes: float
+    copies: int
+    padding: float
+    slack: Mapping[str, float]
+
+
+MEMORY = EngineMemory(process_bytes=530e6, copies=2, padding=1.2, slack={"adapter": 1.95, "all": 1.15})
 
 
 @dataclass(frozen=True)

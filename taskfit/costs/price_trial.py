@@ -6,14 +6,21 @@ The constants of the engine stand in ``own_engine``; ``benchmarks/cost.py`` says
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from taskfit.costs.calibration import Calibration
 from taskfit.costs.flops import flops
 from taskfit.costs.job import Job, trainable_parameters
-from taskfit.costs.memory import layer_kept_bytes, memory
-from taskfit.costs.own_engine import Amounts, seconds
+from taskfit.costs.memory import (
+    kept_bytes_per_token,
+    layer_kept_bytes,
+    logits_bytes_per_token,
+    memory,
+    opened_bytes_per_token,
+    weight_bytes,
+)
+from taskfit.costs.own_engine import MEMORY, Amounts, seconds
 from taskfit.costs.trial_work import asked_work, expected_work
 
 if TYPE_CHECKING:
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forecast", "expected_amounts", "forecast"]
 
-_PROCESS_BYTES = 600_000_000  # Python with torch and transformers, before any model
+_BARE_BYTES = 450e6  # the process before any model
 _TRAIN_TOKENS = 4096  # of a micro-batch, at most (tuning.training.TOKEN_BUDGET)
 _PACK_TOKENS = 1024  # of a scored pack on a processor (inference.batches)
 _READ_TOKENS = 4096  # of any other batch
@@ -79,8 +86,8 @@ def forecast(
         ConfigError: the device lacks the number format.
     """
     if architecture is None or device is None:
-        return _without_model(facts, machine)
-    fit, predict = expected_amounts(architecture, facts)
+        return _without_model(facts, machine, calibration or Calibration())
+    fit, predict = expected_amounts(architecture, facts, number_format)
     known = calibration or Calibration()
     fit_s = seconds(fit, device, number_format) * known.fit.get(facts.trains, 1.0)
     predict_s = seconds(predict, device, number_format) * known.predict.get(facts.trains, 1.0)
@@ -93,28 +100,30 @@ def forecast(
     return Forecast(fit_s, predict_s, memory_bytes, usd, basis)
 
 
-def expected_amounts(architecture: Architecture, facts: TrialFacts) -> tuple[Amounts, Amounts]:
+def expected_amounts(
+    architecture: Architecture, facts: TrialFacts, number_format: str = "float32"
+) -> tuple[Amounts, Amounts]:
     """Return what fitting and predicting will ask of the machine."""
     fit_work, predict_work = expected_work(architecture, facts)
     shot_tokens = facts.shots * (facts.row_tokens + facts.answer_tokens)
     fit = Amounts()
     if facts.trains != "nothing":
-        fit = _trained(architecture, facts, fit_work)
+        fit = _trained(architecture, facts, fit_work, number_format)
     if facts.fit_requests:
         asked = asked_work(architecture, facts, facts.fit_requests, shot_tokens)
-        fit += _read(architecture, facts, asked, facts.fit_requests)
-    return fit, _read(architecture, facts, predict_work, float(facts.rows_test))
+        fit += _read(architecture, facts, asked, facts.fit_requests, number_format)
+    return fit, _read(architecture, facts, predict_work, float(facts.rows_test), number_format)
 
 
-def _trained(architecture: Architecture, facts: TrialFacts, work: Work) -> Amounts:
+def _trained(architecture: Architecture, facts: TrialFacts, work: Work, number_format: str) -> Amounts:
     """Count the steps and validations of a training whose whole work is known."""
-    job = _job(architecture, facts)
+    job = _job(architecture, facts, number_format)
     tokens = work.trained_tokens + work.trained_frozen_tokens
     checked = work.computed_tokens - tokens
     parts = max(1.0, tokens / max(1, facts.steps) / _TRAIN_TOKENS)
     check_parts = facts.validations * math.ceil(checked / max(1, facts.validations) / _TRAIN_TOKENS)
     kept = layer_kept_bytes(job) * architecture.depth
-    read = layer_kept_bytes(_job(architecture, facts, "layer-norm")) * architecture.depth
+    read = layer_kept_bytes(_job(architecture, facts, number_format, "layer-norm")) * architecture.depth
     logits = 16.0 * architecture.vocabulary * work.head_tokens
     return Amounts(
         flops=flops(architecture, work),
@@ -126,14 +135,14 @@ def _trained(architecture: Architecture, facts: TrialFacts, work: Work) -> Amoun
     )
 
 
-def _read(architecture: Architecture, facts: TrialFacts, work: Work, rows: float) -> Amounts:
+def _read(architecture: Architecture, facts: TrialFacts, work: Work, rows: float, number_format: str) -> Amounts:
     """Count the forward passes of requests, and the tokens that are generated one after the other."""
     is_packed = architecture.kind == "decoder" and facts.generated_tokens == 0
     passes = float(math.ceil(work.computed_tokens / (_PACK_TOKENS if is_packed else _READ_TOKENS)))
     length = max(1.0, work.computed_tokens / max(1.0, rows))
     at_once = max(1.0, min(rows, _READ_TOKENS / length))
     passes += rows / at_once * facts.generated_tokens
-    read = layer_kept_bytes(_job(architecture, facts, "layer-norm")) * architecture.depth
+    read = layer_kept_bytes(_job(architecture, facts, number_format, "layer-norm")) * architecture.depth
     weights = 4.0 * architecture.parameters.total * rows / at_once * facts.generated_tokens
     return Amounts(
         flops=flops(architecture, work),
@@ -144,7 +153,7 @@ def _read(architecture: Architecture, facts: TrialFacts, work: Work, rows: float
     )
 
 
-def _job(architecture: Architecture, facts: TrialFacts, method: str = "") -> Job:
+def _job(architecture: Architecture, facts: TrialFacts, number_format: str, method: str = "") -> Job:
     """Describe a micro-batch of the training as the memory model takes it."""
     length = max(
         1, round(facts.row_tokens + facts.answer_tokens + facts.shots * (facts.row_tokens + facts.answer_tokens))
@@ -154,7 +163,8 @@ def _job(architecture: Architecture, facts: TrialFacts, method: str = "") -> Job
         method or facts.job_method,
         max(1, min(facts.batch, _TRAIN_TOKENS // length)),
         length,
-        weights="float32",
+        weights=number_format,
+        trained_weights="float32",
         optimiser="adamw-fused",  # on a processor torch updates tensor by tensor, without copies
         profile="taskfit",
         supervised=min(1.0, max(1.0, facts.answer_tokens) / length),
@@ -162,17 +172,26 @@ def _job(architecture: Architecture, facts: TrialFacts, method: str = "") -> Job
     )
 
 
-def _memory_bytes(architecture: Architecture, facts: TrialFacts, number_format: str) -> int:
-    """The process and the model's peak; training keeps two more copies of what it trains (tuning.training)."""
-    job = _job(architecture, facts)
-    copies = 0.0 if facts.trains == "nothing" else 2.0 * 4 * trainable_parameters(job)
-    return int(_PROCESS_BYTES + memory(job).reserved + copies)
+def _memory_bytes(architecture: Architecture, facts: TrialFacts, number_format: str) -> float:
+    """Resident bytes of the trial's process at its peak."""
+    job = _job(architecture, facts, number_format)
+    if facts.trains == "nothing":
+        at_once = replace(job, batch=1, length=_PACK_TOKENS, attention="flash")
+        return MEMORY.process_bytes + memory(at_once).allocated
+    trained = trainable_parameters(job)
+    own = 0 if job.trains_all and job.trained_bytes == job.value_bytes else 1  # else the weights themselves
+    states = trained * ((own + 1 + MEMORY.copies) * job.trained_bytes + job.state_bytes)
+    tokens = min(float(job.batch * job.length) * MEMORY.padding, float(_TRAIN_TOKENS))
+    kept = kept_bytes_per_token(job) + max(opened_bytes_per_token(job), logits_bytes_per_token(job))
+    return MEMORY.process_bytes + weight_bytes(job) + states + MEMORY.slack[facts.trains] * kept * tokens
 
 
-def _without_model(facts: TrialFacts, machine: Machine) -> Forecast:
+def _without_model(facts: TrialFacts, machine: Machine, known: Calibration) -> Forecast:
     """Counting words and fitting linear classifiers: far below what any model takes."""
     fit_s = 0.5 + facts.rows_train * (1e-3 + 2e-6 * facts.row_tokens * max(1, facts.labels))
-    predict_s = 0.1 + facts.rows_test * 2e-4
+    fit_s *= known.fit.get("no model", 1.0)
+    predict_s = (0.1 + facts.rows_test * 2e-4) * known.predict.get("no model", 1.0)
+    memory_bytes = (_BARE_BYTES + 2000.0 * (facts.rows_train + facts.rows_test)) * known.memory.get("no model", 1.0)
     usd = (fit_s + predict_s) / 3600 * machine.price_usd_per_hour
     basis = "from the number of rows alone, for there is no model; within a factor of about 10"
-    return Forecast(fit_s, predict_s, _PROCESS_BYTES + 2000 * (facts.rows_train + facts.rows_test), usd, basis)
+    return Forecast(fit_s, predict_s, int(memory_bytes), usd, basis)
