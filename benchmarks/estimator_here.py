@@ -2,9 +2,11 @@
 
     python benchmarks/estimator_here.py [--out FILE]
 
-Twenty short trainings with random weights (methods, sizes, lengths, layouts), each in a process of its own: peak
-resident memory and seconds a step, beside the estimate made before. Time uses the probe of this machine and one
-calibration point, the first trial. The last line is JSON.
+Twenty-one short trainings by transformers and peft with random weights (methods, sizes, lengths, layouts), each in a
+process of its own with one thread: peak resident memory and seconds a step, beside the estimate. Seconds are of the
+processor, of the trial and of the probe before it alike, so that other programs disturb them less; one factor, the
+median over the trials with even numbers, is tested on the odd ones. The last line is JSON. For trials of this
+package's own engine see ``benchmarks/cost.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import statistics
 import time
 from pathlib import Path
 from typing import Any
+
+from common import finish
 
 from taskfit.costs.architecture import Architecture
 from taskfit.costs.duration import training_step
@@ -92,7 +96,7 @@ def job_of(trial: tuple[str, str, str, int, int, str]) -> Job:
 
 
 def run(trial: tuple[str, str, str, int, int, str], pipe: Any) -> None:
-    """Train a few steps; send peak bytes beyond the start, bytes at the start, and seconds a step."""
+    """Probe, train a few steps; send peak bytes beyond the start, bytes at the start, seconds a step and the probe."""
     import warnings
 
     import peft
@@ -100,6 +104,8 @@ def run(trial: tuple[str, str, str, int, int, str], pipe: Any) -> None:
     import transformers
 
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    probe = probe_machine(1.0, clock=time.process_time)
     family, size, method, batch, length, checkpointing = trial
     torch.manual_seed(0)
     seconds = []
@@ -119,17 +125,17 @@ def run(trial: tuple[str, str, str, int, int, str], pipe: Any) -> None:
         optimiser = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-4)
         tokens = torch.randint(10, 1000, (batch, length))
         for _ in range(STEPS):
-            start = time.perf_counter()
+            start = time.process_time()
             model(tokens, labels=tokens).loss.backward()
             optimiser.step()
             optimiser.zero_grad()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
     measured = meter.measured
     peak = measured.peak_memory_bytes - measured.start_memory_bytes
-    pipe.send((peak, measured.start_memory_bytes, statistics.median(seconds[1:])))
+    pipe.send((peak, measured.start_memory_bytes, statistics.median(seconds[1:]), probe))
 
 
-def measure(trial: tuple[str, str, str, int, int, str]) -> tuple[float, float, float]:
+def measure(trial: tuple[str, str, str, int, int, str]) -> tuple[float, float, float, Probe]:
     """Run a trial in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers", "peft"])
@@ -137,17 +143,17 @@ def measure(trial: tuple[str, str, str, int, int, str]) -> tuple[float, float, f
     process = context.Process(target=run, args=(trial, there))
     process.start()
     there.close()
-    found: tuple[float, float, float] = here.recv()
+    found: tuple[float, float, float, Probe] = here.recv()
     process.join()
     return found
 
 
-def compare(trial: tuple[str, str, str, int, int, str], probe: Probe) -> dict[str, Any]:
+def compare(trial: tuple[str, str, str, int, int, str]) -> dict[str, Any]:
     """Return estimate and measurement of one trial."""
     job = job_of(trial)
-    forecast_s = training_step(job, probe.as_accelerator()).seconds()
     beyond = memory(job).reserved
-    peak, start, step_s = measure(trial)
+    peak, start, step_s, probe = measure(trial)
+    forecast_s = training_step(job, probe.as_accelerator()).seconds()
     return {
         "trial": "-".join(map(str, trial)),
         "memory_forecast_mb": (beyond + start) / 1e6,
@@ -164,28 +170,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    probe, found = probe_machine(5.0), []
+    found = []
     for trial in TRIALS:
-        found.append(compare(trial, probe))
+        found.append(compare(trial))
         one = found[-1]
-        factor = found[0]["step_measured_s"] / found[0]["step_forecast_s"]
-        one["time_error"] = one["step_forecast_s"] * factor / one["step_measured_s"] - 1
         print(
             f"{one['trial']:32} memory {one['memory_forecast_mb']:6.0f} of {one['memory_measured_mb']:6.0f} MB "
             f"({one['memory_error']:+.0%}; beyond the start {one['memory_error_beyond_start']:+.0%})  "
-            f"step {one['step_forecast_s'] * factor:6.2f} of {one['step_measured_s']:6.2f} s "
-            f"({one['time_error']:+.0%})",
+            f"step {one['step_forecast_s']:6.2f}, not calibrated, of {one['step_measured_s']:6.2f} s",
             flush=True,
         )
+    factor = statistics.median(one["step_measured_s"] / one["step_forecast_s"] for one in found[::2])
+    for one in found:
+        one["time_error"] = one["step_forecast_s"] * factor / one["step_measured_s"] - 1
     last = {
         "trials": len(found),
         "memory_median_error": statistics.median(abs(one["memory_error"]) for one in found),
         "memory_median_error_beyond_start": statistics.median(abs(one["memory_error_beyond_start"]) for one in found),
-        "time_median_error": statistics.median(abs(one["time_error"]) for one in found[1:]),
+        "time_factor": factor,
+        "time_median_error": statistics.median(abs(one["time_error"]) for one in found[1::2]),
     }
     if options.out:
         options.out.write_text(json.dumps({"format": 1, "trials": found, **last}, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(last))
+    finish("estimator_here", [0], last)
 
 
 if __name__ == "__main__":
