@@ -48,13 +48,13 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     _check_rows(task, config, strategies, faults)
     faults.raise_as(ConfigError)
     notes: list[str] = []
-    models, machine, absent = _models(strategies, config, rooms, notes)
+    models, speed, absent = _models(strategies, config, rooms, notes)
     skipped = list(absent)
     pairs = _pairs(strategies, models, task, skipped)
     if not pairs:
         reasons = "; ".join(f"{s.strategy}{f' on {s.model}' if s.model else ''}: {s.reason}" for s in skipped)
         raise ConfigError(f"no strategy is left to run: {reasons}", "name other strategies or models")
-    price = forecaster(task, config, machine)
+    price = forecaster(task, config, speed)
     trials = _trials(task, config, pairs, price)
     return Plan(
         task_path=_path_of(task),
