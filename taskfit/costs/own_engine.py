@@ -49,9 +49,9 @@ class EngineMemory:
         process_bytes: Python, torch and transformers, and what the first pass through a model loads.
         copies: of what is trained: one for a second try with smaller micro-batches, one of the best weights so far.
         padding: tokens of the largest micro-batch for each real one of a mean one.
-        slack: resident bytes for each kept one, by what is trained. On a processor the system's allocator keeps
-            blocks of a frozen base's passes that later ones do not fill (with each block mapped for itself the
-            factor is 1.2, and a step takes a sixth longer).
+        slack: resident bytes for each kept one, by method; ``""`` for all others. On a processor the system's
+            allocator keeps blocks between those of low-rank updates that later ones do not fill (with each block
+            mapped for itself the factor is 1.2, and a step takes a sixth longer).
     """
 
     process_bytes: float
@@ -60,7 +60,9 @@ class EngineMemory:
     slack: Mapping[str, float]
 
 
-MEMORY = EngineMemory(process_bytes=530e6, copies=2, padding=1.2, slack={"adapter": 1.95, "all": 1.15})
+MEMORY = EngineMemory(
+    process_bytes=530e6, copies=2, padding=1.2, slack={"lora": 1.95, "dora": 1.5, "full": 1.2, "": 1.05}
+)
 
 
 @dataclass(frozen=True)
