@@ -40,6 +40,9 @@ def asked_work(architecture: Architecture, facts: TrialFacts, requests: float, s
     answered = (facts.thinking_tokens + max(1, facts.options) * facts.answer_tokens) / facts.requests
     if facts.options:  # scored in every request
         answered = facts.thinking_tokens / facts.requests + facts.options * facts.answer_tokens
+    if facts.virtual_tokens and facts.options and architecture.kind == "decoder":  # behind vectors nothing is shared
+        read = facts.row_tokens + shot_tokens + earlier + facts.virtual_tokens
+        return _pass(architecture, requests * facts.options, 0.0, read, answered / facts.options)
     own = 0.0 if facts.are_shots_shared else shot_tokens
     shared = min(facts.shared_tokens, facts.row_tokens - 1) if facts.requests <= 1 else 0.0
     return _pass(

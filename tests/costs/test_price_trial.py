@@ -173,3 +173,10 @@ def test_a_number_format_without_a_rate_is_refused() -> None:
         forecast(DECODER, FACTS, device=DEVICE, machine=MACHINE, number_format="float16")
     quick = forecast(DECODER, FACTS, device=DEVICE, machine=MACHINE, number_format="bfloat16")
     assert quick.wall_s < priced(DECODER, FACTS).wall_s
+
+
+def test_behind_trained_vectors_every_label_is_a_pass_of_its_own() -> None:
+    """Nothing is shared there: four labels, four times the question and the vectors."""
+    soft = replace(FACTS, virtual_tokens=20)
+    assert expected_work(DECODER, soft)[1].computed_tokens == round(500 * 4 * (40 + 20 + 3) * 1.15)
+    assert expected_work(ENCODER, soft)[1] == expected_work(ENCODER, FACTS)[1]
