@@ -65,6 +65,7 @@ TRIALS = [
 QUICK = (0, 4, 8, 21)
 ROWS = (32, 8, 32)
 LEAST_MATRIX = 1.05
+MOST_OPTIMISER = 2.0
 Trial = tuple[str, str, str, str, str]
 
 
@@ -221,18 +222,21 @@ def phases(found: list[dict[str, Any]]) -> list[tuple[list[float], float]]:
 def fitted(listed: list[tuple[list[float], float]]) -> list[float]:
     """Return the constants with the least relative errors; products of matrices take no less than at the probed rate.
 
-    Without that bound the fit lets traffic stand for products, and larger models would be told too little.
+    Without that bound the fit lets traffic stand for products, and larger models would be told too little; short
+    trainings cannot tell the optimiser's steps from what is made once, so its constant is bounded by what a step of
+    fused AdamW takes alone.
     """
     import numpy as np
     from scipy.optimize import lsq_linear
 
     matrix = np.array([[value / taken for value in terms] for terms, taken in listed])
     scale = matrix.max(axis=0) + 1e-12
-    lower = np.zeros(matrix.shape[1])
+    lower, upper = np.zeros(matrix.shape[1]), np.full(matrix.shape[1], np.inf)
     lower[0] = LEAST_MATRIX * scale[0]
+    lower[3], upper[3] = 1.0 * scale[3], MOST_OPTIMISER * scale[3]
     weights = np.ones(len(listed))
     for _ in range(20):  # least absolute errors, by least squares weighted again and again
-        found = lsq_linear(matrix / scale * weights[:, None], weights, bounds=(lower, np.inf)).x
+        found = lsq_linear(matrix / scale * weights[:, None], weights, bounds=(lower, upper)).x
         weights = 1 / np.sqrt(np.maximum(np.abs(matrix / scale @ found - 1), 0.02))
     return [float(value) for value in found / scale]
 

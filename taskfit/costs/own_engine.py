@@ -26,6 +26,7 @@ class EngineConstants:
         traffic: the same of what is kept, written and read beside them.
         layer: seconds of starting one layer's kernels once, for each measured second of starting one small kernel.
         optimiser: seconds of the optimiser's traffic, for each second at the measured bandwidth.
+        allocate: the same of what a training makes and saves once (states, copies), page by page.
         row_s: seconds of Python for each row that is encoded, asked and read.
         start_s: seconds of what happens once: first batches, checks of the model.
     """
@@ -34,11 +35,12 @@ class EngineConstants:
     traffic: float
     layer: float
     optimiser: float
+    allocate: float
     row_s: float
     start_s: float
 
 
-ENGINE = EngineConstants(matrix=1.2, traffic=1.0, layer=60.0, optimiser=1.0, row_s=1e-3, start_s=0.5)
+ENGINE = EngineConstants(matrix=1.2, traffic=1.0, layer=60.0, optimiser=1.5, allocate=3.0, row_s=1e-3, start_s=0.5)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Amounts:
         traffic_bytes: written and read by everything between the products.
         layer_calls: layers started, forward; a backward pass counts as two.
         optimiser_bytes: read and written by the optimiser.
+        allocated_bytes: made once.
         rows: encoded, asked and read.
         starts: 1 where a model is used for the first time.
     """
@@ -82,6 +85,7 @@ class Amounts:
     traffic_bytes: float = 0.0
     layer_calls: float = 0.0
     optimiser_bytes: float = 0.0
+    allocated_bytes: float = 0.0
     rows: float = 0.0
     starts: float = 0.0
 
@@ -101,6 +105,7 @@ def terms(amounts: Amounts, device: Accelerator, number_format: str) -> tuple[fl
         amounts.traffic_bytes / device.bytes_per_s,
         amounts.layer_calls * device.launch_s,
         amounts.optimiser_bytes / device.bytes_per_s,
+        amounts.allocated_bytes / device.bytes_per_s,
         amounts.rows,
         amounts.starts,
     )

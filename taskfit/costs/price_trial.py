@@ -130,6 +130,7 @@ def _trained(architecture: Architecture, facts: TrialFacts, work: Work, number_f
         traffic_bytes=kept * tokens * _KEPT_PASSES + read * checked + logits,
         layer_calls=architecture.depth * (3.0 * facts.steps * parts + check_parts),
         optimiser_bytes=_OPTIMISER_BYTES * facts.steps * trainable_parameters(job),
+        allocated_bytes=trainable_parameters(job) * (4.0 * job.trained_bytes + job.state_bytes),
         rows=float(facts.rows_train + facts.rows_checked),
         starts=1.0,
     )

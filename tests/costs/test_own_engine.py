@@ -10,15 +10,17 @@ from taskfit.costs.accelerator import Accelerator
 from taskfit.costs.own_engine import ENGINE, MEMORY, Amounts, EngineConstants, seconds, terms
 
 DEVICE = Accelerator("this-machine", "a processor", 8e9, 1e10, {"float32": 1e11, "bfloat16": 4e11}, 1e10, 30, 2e-6)
-AMOUNTS = Amounts(flops=1e11, traffic_bytes=2e10, layer_calls=1000, optimiser_bytes=1e10, rows=50, starts=1)
+AMOUNTS = Amounts(
+    flops=1e11, traffic_bytes=2e10, layer_calls=1000, optimiser_bytes=1e10, allocated_bytes=5e9, rows=50, starts=1
+)
 
 
 def test_terms_by_hand() -> None:
-    """One second of products, two of traffic, two milliseconds of starts, one second of the optimiser."""
-    assert terms(AMOUNTS, DEVICE, "float32") == pytest.approx((1.0, 2.0, 2e-3, 1.0, 50.0, 1.0))
+    """One second of products, two of traffic, two milliseconds of starts, one second of the optimiser, half of making."""
+    assert terms(AMOUNTS, DEVICE, "float32") == pytest.approx((1.0, 2.0, 2e-3, 1.0, 0.5, 50.0, 1.0))
     assert terms(AMOUNTS, DEVICE, "bfloat16")[0] == pytest.approx(0.25)
-    plain = EngineConstants(1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
-    assert seconds(AMOUNTS, DEVICE, "float32", plain) == pytest.approx(4.002)
+    plain = EngineConstants(1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
+    assert seconds(AMOUNTS, DEVICE, "float32", plain) == pytest.approx(4.502)
 
 
 def test_amounts_add_up_and_so_do_their_seconds() -> None:
