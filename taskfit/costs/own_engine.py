@@ -40,7 +40,7 @@ class EngineConstants:
     start_s: float
 
 
-ENGINE = EngineConstants(matrix=1.2, traffic=1.0, layer=60.0, optimiser=1.5, allocate=3.0, row_s=1e-3, start_s=0.5)
+ENGINE = EngineConstants(matrix=1.05, traffic=10.2, layer=349, optimiser=1, allocate=5.04, row_s=0.000591, start_s=0.0)
 
 
 @dataclass(frozen=True)

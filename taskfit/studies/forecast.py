@@ -193,7 +193,10 @@ def characters_per_token(model: str, texts: tuple[str, ...]) -> float:
     from tokenizers import Tokenizer
 
     try:
-        read = Tokenizer.from_file(str(path)).encode_batch(list(texts))
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()  # some files pad every text to a fixed length, or cut it
+        tokenizer.no_truncation()
+        read = tokenizer.encode_batch(list(texts))
     except Exception:  # the library raises Exception itself; a forecast is not worth a failed plan
         return _CHARACTERS_PER_TOKEN
     return max(0.25, sum(map(len, texts)) / max(1, sum(len(one.ids) for one in read)))

@@ -16,7 +16,7 @@ AMOUNTS = Amounts(
 
 
 def test_terms_by_hand() -> None:
-    """One second of products, two of traffic, two milliseconds of starts, one second of the optimiser, half of making."""
+    """A second of products, two of traffic, two milliseconds of starts, one of the optimiser, half a one of making."""
     assert terms(AMOUNTS, DEVICE, "float32") == pytest.approx((1.0, 2.0, 2e-3, 1.0, 0.5, 50.0, 1.0))
     assert terms(AMOUNTS, DEVICE, "bfloat16")[0] == pytest.approx(0.25)
     plain = EngineConstants(1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0)

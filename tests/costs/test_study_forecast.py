@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from taskfit.costs.accelerator import Accelerator
 from taskfit.strategy.grammar import parse
@@ -78,6 +79,13 @@ def test_tokens_are_counted_by_the_models_own_tokenizer(tmp_path: Path) -> None:
     folder = tiny_decoder(tmp_path / "model")
     assert 1 < characters_per_token(str(folder), texts) < 4
     assert characters_per_token("no such model", texts) == 4
+    plain = characters_per_token(str(folder), texts)
+    padding = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    padding.enable_padding(length=200)
+    padding.enable_truncation(5)
+    padding.save(str(folder / "tokenizer.json"))
+    characters_per_token.cache_clear()
+    assert characters_per_token(str(folder), texts) == plain
     (folder / "tokenizer.json").write_text("{")
     characters_per_token.cache_clear()
     assert characters_per_token(str(folder), texts) == 4
