@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from taskfit.inference.constraints import constraint_of
 from taskfit.inference.forward import check_finite, long_tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from taskfit.models.encoding import Encoded
     from taskfit.models.language_model import LanguageModel
 
-__all__ = ["Answer", "add_tokens"]
+__all__ = ["Answer", "add_tokens", "room"]
 
 _SLACK = 4  # tokens before a stop text that may change how its first character reads: bytes of one, a leading space
 
@@ -103,6 +104,11 @@ class Answer:
         return min(places, default=None)
 
 
+def room(request: Generate, encoded: Encoded) -> int:
+    """Return the most tokens that an answer can have: of choices the longest, and its end."""
+    return min(request.max_tokens, 1 + max(map(len, encoded.answers), default=request.max_tokens))
+
+
 def add_tokens(answers: Sequence[Answer], logits: Tensor, model_name: str) -> None:
     """Let each answer choose its next token, from logits of shape (answers, vocabulary).
 
@@ -111,8 +117,7 @@ def add_tokens(answers: Sequence[Answer], logits: Tensor, model_name: str) -> No
     """
     likeliest = logits.argmax(-1).tolist()
     tokens = [answer.choose(logits[row], likeliest[row]) for row, answer in enumerate(answers)]
-    chosen = logits.gather(1, long_tensor(tokens, logits.device)[:, None])[:, 0]
-    logprobs = chosen - logits.logsumexp(-1)
+    logprobs = -cross_entropy(logits, long_tensor(tokens, logits.device), reduction="none")
     check_finite(logprobs, model_name)
     for answer, token, logprob in zip(answers, tokens, logprobs.tolist(), strict=True):
         answer.add(token, logprob)

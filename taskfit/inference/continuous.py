@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from taskfit.inference.answers import Answer, add_tokens
+from taskfit.inference.answers import Answer, add_tokens, room
 from taskfit.inference.batches import in_halves
 from taskfit.inference.forward import forward, long_tensor, vocabulary_size
 from taskfit.inference.slot_attention import Part, attending_to_slots, plan_pass, run_pass
@@ -112,7 +112,7 @@ class _Run:
         if len(start) < WORTH_COPYING:
             start = ()
         rows = [
-            _Row(Answer(self._model, request, encoded), list(encoded.prompt[len(start) :]), _room(request, encoded))
+            _Row(Answer(self._model, request, encoded), list(encoded.prompt[len(start) :]), room(request, encoded))
             for request, encoded in asked
         ]
         longest = len(start) + max(row.need for row in rows)
@@ -239,11 +239,6 @@ class _Run:
             for number in kept:
                 _move_together(self._banks[number], used[number])
         self._banks = [self._banks[number] for number in kept]
-
-
-def _room(request: Generate, encoded: Encoded) -> int:
-    """Return the most tokens that an answer can have: of choices the longest, and its end."""
-    return min(request.max_tokens, 1 + max(map(len, encoded.answers), default=request.max_tokens))
 
 
 def _move_together(bank: Bank, rows: Sequence[_Row]) -> None:

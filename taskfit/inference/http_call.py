@@ -33,6 +33,7 @@ __all__ = ["Caller", "ContextError", "Retry"]
 _T = TypeVar("_T")
 _RETRIED = (408, 409, 425, 429)
 _SHOWN = 200
+_LENGTH = ("max_tokens", "max_completion_tokens")  # OpenAI's models that reason know only the second
 _TOO_LONG = re.compile(r"context.?(length|window|size)|maximum context|prompt is too long|too many tokens", re.I)
 
 
@@ -69,18 +70,23 @@ class _FailedCall(Exception):  # noqa: N818  (never leaves this module)
         is_retried: bool = False,
         is_unreadable: bool = False,
         is_billed: bool = False,
+        is_renamed: bool = False,
         wait_s: float | None = None,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.is_retried = is_retried
         self.is_unreadable = is_unreadable
+        self.is_renamed = is_renamed  # the service calls the answer's greatest length otherwise
         self.is_billed = is_billed  # or may be: the answer was lost on the way
         self.wait_s = wait_s
 
 
 class Caller:
     """Makes the calls of one run of an engine.
+
+    Args:
+        names: of fields that the service calls otherwise than the protocol's first version; grows as it says so.
 
     Attributes:
         stopped: the error after which no new call is begun, or None; see :meth:`stop`.
@@ -94,9 +100,11 @@ class Caller:
         rate: RateLimit,
         spending: Spending,
         retry: Retry,
+        names: dict[str, str],
         key: str,
     ) -> None:
         self._service, self._client, self._retry, self._key = service, client, retry, key
+        self._names = names
         self._rate, self._spending = rate, spending
         self._places = asyncio.Semaphore(service.concurrency)
         self._queue, self._settled = asyncio.Lock(), asyncio.Event()
@@ -127,13 +135,16 @@ class Caller:
         Raises:
             ServiceError: there is no hope, or another call of this run has failed for good.
         """
-        content = json.dumps(body, ensure_ascii=True, allow_nan=False).encode("ascii")
-        most = _most(body, content)
         calls = unreadable = 0
         while True:
+            named = {self._names.get(name, name): value for name, value in body.items()}
+            content = json.dumps(named, ensure_ascii=True, allow_nan=False).encode("ascii")
             try:
-                return await self._call(content, most, read, spent)
+                return await self._call(content, _most(body, content), read, spent)
             except _FailedCall as failure:
+                if failure.is_renamed and _LENGTH[0] in named:
+                    self._names[_LENGTH[0]] = _LENGTH[1]
+                    continue
                 calls += 1
                 unreadable += failure.is_unreadable
                 error = failure.error
@@ -272,7 +283,9 @@ class Caller:
         if wait_s is not None and wait_s > self._retry.longest_s:
             is_retried = False
             words += f"; it asks to wait {wait_s:.0f} s"
-        raise _FailedCall(kind(words, hint, status=status), is_retried=is_retried, wait_s=wait_s)
+        is_renamed = status in (400, 422) and all(name in said for name in _LENGTH)
+        error = kind(words, hint, status=status)
+        raise _FailedCall(error, is_retried=is_retried, is_renamed=is_renamed, wait_s=wait_s)
 
     def _said(self, text: bytes) -> str:
         """Return the service's own words, short, on one line, without the key should they hold it."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from taskfit.errors import ConfigError, EngineError, NoScoresError, ServiceError
 from taskfit.inference.http_call import Caller, ContextError, Retry
@@ -70,8 +70,13 @@ class HttpEngine:
                 f"max_usd of {service.host} needs a price", "Give usd_in and usd_out, in US dollars per million tokens."
             )
         usd_in, usd_out = price or (0.0, 0.0)
-        self._spending = Spending(usd_in, usd_out, service.max_usd, service.max_tokens)
-        self._rate = RateLimit(service.requests_per_minute, service.tokens_per_minute)
+        if model.limits is None:  # a strategy that asks while it fits and again while it predicts has one purse
+            model.limits = (
+                Spending(usd_in, usd_out, service.max_usd, service.max_tokens),
+                RateLimit(service.requests_per_minute, service.tokens_per_minute),
+            )
+        self._spending, self._rate = cast("tuple[Spending, RateLimit]", model.limits)
+        self._names: dict[str, str] = {}
         self._scores: str = service.scores if service.scores != "auto" else ""
         self._work = Work()
         self.keep: Keep = _keep_nothing
@@ -87,7 +92,7 @@ class HttpEngine:
 
     @property
     def spent_usd(self) -> float:
-        """US dollars spent so far; a call whose answer was lost counts as the most it could cost."""
+        """US dollars spent on this model so far; a call whose answer was lost counts as the most it could cost."""
         return self._spending.usd
 
     def run(self, requests: Sequence[Request]) -> list[Response]:
@@ -123,6 +128,7 @@ class HttpEngine:
                 rate=self._rate,
                 spending=self._spending,
                 retry=self._retry,
+                names=self._names,
                 key=read_key(self._service),
             )
             answers: dict[int, Response] = {}

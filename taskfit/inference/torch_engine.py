@@ -148,8 +148,10 @@ class TorchEngine:
         self._notes.setdefault(sentence)
 
     def _generate(self, asked: Sequence[tuple[int, Generate]], encoded: Sequence[Encoded]) -> dict[int, Response]:
+        from taskfit.inference.answers import room
         from taskfit.inference.continuous import generate_continuously, slot_bytes, tokens_to_keep
         from taskfit.inference.generate import generate
+        from taskfit.inference.packed_linears import packed_linears
         from taskfit.inference.sharing import declared_window
 
         if not asked:
@@ -158,13 +160,14 @@ class TorchEngine:
         if self._slot_bytes is None:
             self._slot_bytes = (slot_bytes(self._model) if self._model.architecture == "decoder" else None) or 0
             take_hidden_work(self._model.module)  # of the trial
-        if self._slot_bytes:
-            longest = max(len(row.prompt) + request.max_tokens for request, row in pairs)
-            kept = tokens_to_keep(self._model, self._batch_tokens, self._slot_bytes)
-            can_share = longest <= declared_window(self._model)
-            texts, work = generate_continuously(self._model, pairs, kept, can_share=can_share)
-        else:
-            texts, work = generate(self._model, pairs, 2 * self._batch_tokens)
+        with packed_linears(self._model.module, max(room(request, row) for request, row in pairs)):
+            if self._slot_bytes:
+                longest = max(len(row.prompt) + request.max_tokens for request, row in pairs)
+                kept = tokens_to_keep(self._model, self._batch_tokens, self._slot_bytes)
+                can_share = longest <= declared_window(self._model)
+                texts, work = generate_continuously(self._model, pairs, kept, can_share=can_share)
+            else:
+                texts, work = generate(self._model, pairs, 2 * self._batch_tokens)
         self._work += work + take_hidden_work(self._model.module)
         return {number: text for (number, _), text in zip(asked, texts, strict=True)}
 

@@ -56,9 +56,9 @@ class Service:
     usd_out: float | None = None
     """US dollars per million tokens written."""
     max_usd: float | None = None
-    """Most money that one engine (one trial, one fit, one predict) may spend."""
+    """Most money that one loaded model (one trial, one fit, one predict) may spend, whoever asks it."""
     max_tokens: int | None = None
-    """Most tokens that one engine may be billed for, in and out together."""
+    """Most tokens that one loaded model may be billed for, in and out together."""
     concurrency: int = 8
     """Most calls under way at once."""
     requests_per_minute: int | None = None
@@ -186,6 +186,7 @@ class ServiceModel(LanguageModel):
         service: what the name says.
         usd_per_mtok: US dollars per million tokens in and out, as the name says; None where it does not, until
             somebody who has a price table sets it.
+        limits: what was spent and how fast, shared by all engines of this model; the first one sets it.
         context: 0: only the service knows.
 
     Raises:
@@ -204,6 +205,7 @@ class ServiceModel(LanguageModel):
         self.usd_per_mtok: tuple[float, float] | None = None
         if self.service.usd_in is not None or self.service.usd_out is not None:
             self.usd_per_mtok = (self.service.usd_in or 0.0, self.service.usd_out or 0.0)
+        self.limits: object | None = None
 
     def __repr__(self) -> str:
         return f"ServiceModel({self.name!r})"

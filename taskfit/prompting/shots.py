@@ -57,6 +57,9 @@ class ZeroShot:
     """What is taken off the scores: ``none``, ``pmi``, ``contextual``, ``batch``; ``auto``: chosen on validation."""
     answer: AnswerBy = "score"
     """How an option is asked for: ``score`` all of them, or ``generate`` a text and read it."""
+    spread: int = 0
+    """Validation rows on which each wording, and three draws of examples, are scored, to show beside the score how
+    fragile the prompt is; 0: none are, for it multiplies what a fit asks."""
 
     uses_seed = uses_train = False
 
@@ -64,6 +67,7 @@ class ZeroShot:
         faults = Faults("zero-shot")
         check_types(self, faults)
         check_at_least("wording", self.wording, 0, faults)
+        check_at_least("spread", self.spread, 0, faults)
         _check_calibrate(self, faults)
         faults.raise_as(ConfigError)
 
@@ -99,7 +103,9 @@ class ZeroShot:
         self, prepared: PreparedProgram, task: Task, engine: Engine, *, seed: int, budget: Budget
     ) -> PreparedShots:
         """Calibrate on validation, as far as that is asked for; see :mod:`taskfit.prompting.calibrating`."""
-        return _calibrated(self, prepared, task, engine, budget)
+        chosen = _calibrated(self, prepared, task, engine, budget)
+        _say_spread(self, task, engine, seed, budget)
+        return chosen
 
     def restore(self, values: Mapping[str, Value]) -> PreparedShots:
         """Build what ``to_json`` gave."""
@@ -131,12 +137,16 @@ class FewShot:
     """What is taken off the scores: see ``zero-shot``."""
     answer: AnswerBy = "score"
     """How an option is asked for: ``score`` all of them, or ``generate`` a text and read it."""
+    spread: int = 0
+    """Validation rows on which each wording, and three draws of examples, are scored, to show beside the score how
+    fragile the prompt is; 0: none are, for it multiplies what a fit asks."""
 
     def __post_init__(self) -> None:
         faults = Faults("few-shot")
         check_types(self, faults)
         check_at_least("k", self.k, 1, faults)
         check_at_least("wording", self.wording, 0, faults)
+        check_at_least("spread", self.spread, 0, faults)
         _check_calibrate(self, faults)
         faults.raise_as(ConfigError)
 
@@ -179,7 +189,9 @@ class FewShot:
         self, prepared: PreparedProgram, task: Task, engine: Engine, *, seed: int, budget: Budget
     ) -> PreparedShots:
         """Calibrate on validation, as far as that is asked for; see :mod:`taskfit.prompting.calibrating`."""
-        return _calibrated(self, prepared, task, engine, budget)
+        chosen = _calibrated(self, prepared, task, engine, budget)
+        _say_spread(self, task, engine, seed, budget)
+        return chosen
 
     def restore(self, values: Mapping[str, Value]) -> PreparedShots:
         """Build what ``to_json`` gave."""
@@ -276,6 +288,15 @@ def _calibrated(
     if task.definition.kind == "generation" or program.answer == "generate":
         return shots
     return choose_calibration(shots, task, engine, program.normalise, program.calibrate, budget.say)
+
+
+def _say_spread(program: ZeroShot | FewShot, task: Task, engine: Engine, seed: int, budget: Budget) -> None:
+    from taskfit.prompting.spread import prompt_spread
+
+    if program.spread:
+        found = prompt_spread(program, task, engine, seed=seed, draws=3, rows=program.spread)
+        for line in found.lines():
+            budget.say(line)
 
 
 def _check_calibrate(program: ZeroShot | FewShot, faults: Faults) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from taskfit.errors import ConfigError, PredictorError, nearest
 from taskfit.studies.compare import FEWEST_ROWS
-from taskfit.studies.costing import priced_machine
+from taskfit.studies.costing import priced_machine, priced_service
 from taskfit.studies.evaluate import new_expectation
 from taskfit.studies.expectation import write_expectation
 from taskfit.studies.fit import model_for
@@ -173,7 +173,8 @@ def prompts(
     machine = priced_machine(hardware, None if prices is None else Path(prices))
     loaded = model_for(asking, model)
     assert loaded is not None  # what asks needs a model
-    runs = run_wordings(task, asking, loaded, chosen, seeds, on_step)
+    service = priced_service(loaded.name, None if prices is None else Path(prices))
+    runs = run_wordings(task, asking, loaded, chosen, seeds, on_step, service)
     price = Price(machine.name, machine.price_usd_per_hour, machine.date.isoformat())
     found = _workshop(task, asking, loaded, chosen, runs, price, draws)
     if out is not None:

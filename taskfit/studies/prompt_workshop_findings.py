@@ -60,7 +60,7 @@ class Variant:
         cut_rows: rows whose question was cut to the model's context, over all draws.
         dropped_shots: worked examples left out for the same reason, over all rows and draws.
         s_per_row: seconds on the clock a row, many rows in one go.
-        usd_per_thousand_rows: these seconds at the machine's price.
+        usd_per_thousand_rows: these seconds at the machine's price, and a service's tokens.
         example: the prompt of the first row, in readable form.
         runs: the outcomes of each draw.
     """
@@ -150,6 +150,7 @@ def _variant(
     metric = definition.metrics[0]
     predictions = [prediction for run in group for prediction in run.predictions]
     s_per_row = sum(run.measured.wall_s for run in group) / len(predictions)
+    usd_tokens = sum(run.usd_tokens for run in group)
     given = answers_given(definition, rows, group)
     first = group[0]
     return Variant(
@@ -169,7 +170,7 @@ def _variant(
         cut_rows=sum(prediction.cut_tokens > 0 for prediction in predictions),
         dropped_shots=sum(run.dropped_shots for run in group),
         s_per_row=s_per_row,
-        usd_per_thousand_rows=1000 * usd_per_hour * s_per_row / 3600,
+        usd_per_thousand_rows=1000 * (usd_per_hour * s_per_row / 3600 + usd_tokens / len(predictions)),
         example=prompt_shown(first, definition, rows[0]),
         runs=outcomes,
     )

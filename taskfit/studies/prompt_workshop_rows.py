@@ -191,7 +191,8 @@ def _odd_row(
 
 
 def _said(name: str, prediction: Prediction, row: Row, definition: TaskDefinition) -> Said:
-    answer = prediction.answer if prediction.is_parsed else "(none)"
+    unread = f"(none, from: {prediction.raw})" if prediction.raw else "(none)"
+    answer = prediction.answer if prediction.is_parsed else unread
     is_right = None
     if definition.kind != "generation":
         is_right = prediction.is_parsed and answer in definition.gold(row)

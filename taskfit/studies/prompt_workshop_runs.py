@@ -15,7 +15,9 @@ from taskfit.strategy.parameters import parameters_of
 from taskfit.strategy.table import load_class, strategy_entry, strategy_names
 
 if TYPE_CHECKING:
+    from taskfit.costs.prices import ServicePrice
     from taskfit.models.language_model import LanguageModel
+    from taskfit.models.work import Work
     from taskfit.strategy.contract import Prediction, Strategy
     from taskfit.strategy.predictor import ProgramPredictor
     from taskfit.tasks.task import Row, Task
@@ -41,6 +43,7 @@ class WordingRun:
         predictions: one a row, in order.
         measured: what predicting took.
         dropped_shots: worked examples left out because the context is too short, over all rows.
+        usd_tokens: what a service's tokens of these rows cost, those of answers from the cache included; else 0.
     """
 
     wording: int
@@ -49,6 +52,7 @@ class WordingRun:
     predictions: tuple[Prediction, ...]
     measured: Measured
     dropped_shots: int
+    usd_tokens: float = 0.0
 
 
 def asking_strategy(strategy: Strategy) -> Composed:
@@ -93,6 +97,7 @@ def run_wordings(
     rows: Sequence[Row],
     draws: int,
     on_step: OnStep = ignore_step,
+    service: ServicePrice | None = None,
 ) -> list[WordingRun]:
     """Run every wording with every draw; draw d shows the same training rows in every wording.
 
@@ -109,13 +114,22 @@ def run_wordings(
         predictor = with_wording(strategy, wording).fit(model, task, seed=draw, budget=Budget())
         if not runs:
             list(predictor.predict(rows[:1]))
-        before = predictor.predict_work.dropped_shots
+        before = predictor.predict_work
         with Meter("predict") as meter:
             predictions = tuple(predictor.predict(rows))
-        dropped = predictor.predict_work.dropped_shots - before
-        runs.append(WordingRun(wording, draw, predictor, predictions, meter.measured, dropped))
+        after = predictor.predict_work
+        dropped = after.dropped_shots - before.dropped_shots
+        usd = 0.0 if service is None else _usd_tokens(service, before, after)
+        runs.append(WordingRun(wording, draw, predictor, predictions, meter.measured, dropped, usd))
     on_step("", len(plan), len(plan), 0.0)
     return runs
+
+
+def _usd_tokens(service: ServicePrice, before: Work, after: Work) -> float:
+    return service.usd(
+        after.service_prompt_tokens - before.service_prompt_tokens,
+        after.service_answer_tokens - before.service_answer_tokens,
+    )
 
 
 def _is_asking(name: str) -> bool:

@@ -143,8 +143,9 @@ class FakeService:
         words = " ".join(m["content"] for m in body["messages"]) if is_chat else prompt
         text = self.answer(prompt)
         tokens = _tokens(text)
-        finish = "length" if len(tokens) > body["max_tokens"] else "stop"
-        text = "".join(tokens[: body["max_tokens"]])
+        room = body.get("max_tokens") or body["max_completion_tokens"]
+        finish = "length" if len(tokens) > room else "stop"
+        text = "".join(tokens[:room])
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         choice |= {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
         if self.logprob is not None and body.get("logprobs"):

@@ -64,7 +64,9 @@ def quantise(model: LanguageModel, bits: Literal[4, 8]) -> None:
         MissingExtraError: bitsandbytes is not installed. ConfigError: the model is packed into other bits.
     """
     # Packing eight-bit inputs, bitsandbytes says in each call that they pass through float16: once is enough, here.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    # On its import it asks for a kernel that is not used here.
+    for speaker in ("autograd._functions", "backends.cpu.ops"):
+        logging.getLogger(f"bitsandbytes.{speaker}").setLevel(logging.ERROR)
     module: Any = model.module
     packed = getattr(module, "taskfit_bits", None)
     if packed == bits:
@@ -103,6 +105,10 @@ def _packed(layer: torch.nn.Module, bits: Literal[4, 8], dtype: torch.dtype) -> 
         made.weight = packing.Params4bit(
             weight.detach(), requires_grad=False, quant_type="nf4", compress_statistics=True
         )
+        # On processors with bfloat16 arithmetic bitsandbytes would repack the weights at the first prediction, undo
+        # the double quantisation, compute in bfloat16 whatever the format, and fail for widths that 32 or 64 do not
+        # divide.
+        made.support_avx512bf16_for_cpu = False
     else:
         made = packing.Linear8bitLt(inputs, outputs, has_fp16_weights=False, threshold=6.0, **options)
         made.weight = packing.Int8Params(weight.detach(), requires_grad=False, has_fp16_weights=False)

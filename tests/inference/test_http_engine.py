@@ -187,6 +187,34 @@ def test_a_wrong_model_name_is_said_with_what_to_check() -> None:
     assert "'absent'" in str(caught.value.hint)
 
 
+def test_a_service_that_calls_the_length_otherwise_is_asked_its_way_from_then_on() -> None:
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    fault = Fault(400, body=f'{{"error": {{"message": "{words}"}}}}'.encode())
+    with FakeService(faults=[fault]) as service:
+        engine = engine_of(service, concurrency=1)
+        assert texts(engine.run(asks(1))) == ["yes"]
+        assert texts(engine.run(asks(3))) == ["yes"] * 3
+    assert ["max_tokens" in body for body in service.bodies] == [True] + [False] * 4
+    assert all(body["max_completion_tokens"] == 5 for body in service.bodies[1:])
+
+
+def test_a_service_that_refuses_both_names_is_told_in_its_words() -> None:
+    fault = Fault(400, body=b'{"error": {"message": "neither max_tokens nor max_completion_tokens"}}')
+    with FakeService(faults=[fault, fault]) as service, pytest.raises(ServiceError, match="neither max_tokens nor"):
+        engine_of(service, concurrency=1).run(asks(1))
+    assert len(service.bodies) == 2
+
+
+def test_engines_of_one_model_share_its_cap() -> None:
+    with FakeService() as service:
+        model = load(service.name(max_tokens=400))
+        assert isinstance(model, ServiceModel)
+        HttpEngine(model, retry=QUICK).run(asks(1))
+        with pytest.raises(SpendingError, match="cap of 400 tokens"):
+            HttpEngine(model, retry=QUICK).run(asks(200))
+        assert HttpEngine(load(service.name(max_tokens=400)), retry=QUICK).run(asks(1))  # type: ignore[arg-type]
+
+
 def test_what_was_answered_before_a_failure_is_kept() -> None:
     kept: list[tuple[Request, Response, Work]] = []
     with FakeService(faults=[None, None, "refused"]) as service:

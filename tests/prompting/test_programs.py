@@ -256,6 +256,11 @@ def test_the_spread_shows_wordings_and_draws():
     assert (len(spread.wordings), len(spread.draws), spread.rows) == (2, 3, 6)
     assert spread.low <= spread.draws[0] <= spread.high
     assert len(spread.lines()) == 2 and "2 wordings score" in spread.lines()[0]
+    heard: list[str] = []
+    program = parse("few-shot(k=2, spread=6)").program
+    prepared = program.prepare(task, seed=0)
+    assert program.choose(prepared, task, FakeEngine(respond), seed=0, budget=Budget(say=heard.append)) == prepared
+    assert heard == list(spread.lines())
     fixed = prompt_spread(parse("zero-shot(wording=1)").program, task, FakeEngine(_echo("")))
     assert len(fixed.draws) == 1 and fixed.draw_sd == 0.0 and fixed.wordings[1] == fixed.draws[0]
 

@@ -20,6 +20,7 @@ from taskfit.studies.prompt_workshop_page import workshop_json, workshop_page
 from taskfit.studies.prompt_workshop_rows import Favourite, MixUp, favourite, mix_ups
 from taskfit.studies.prompt_workshop_words import caveats, headline, reasons
 from taskfit.testing import FakeEngine, generated, scored, tiny_decoder
+from taskfit.testing.service import FakeService
 
 FILMS = {"good": ("great", "warm"), "bad": ("awful", "cold"), "odd": ("strange", "weird")}
 
@@ -131,6 +132,27 @@ def test_price_is_seconds_at_the_price_of_the_machine(tmp_path, decoder):
     for variant in found.variants:
         assert variant.usd_per_thousand_rows == pytest.approx(1000 * variant.s_per_row * 0.01)
     assert "36 USD an hour (mine, price of 2026-01-31)" in workshop_page(found)
+
+
+def test_tokens_of_a_service_are_in_the_price_and_unread_answers_in_sight(tmp_path, monkeypatch):
+    """The fake service bills words; two wordings of which the second is longer."""
+    from taskfit.strategy.service import service_engine
+
+    monkeypatch.setattr("taskfit.strategy.predictor.engine_for", service_engine)
+    task = write_task(tmp_path, "classification", ("{{ text }}", "Now, please: {{ text }}"))
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("date: 2026-01-31\ncurrency: USD\nmachines:\n  free: {price_usd_per_hour: 0.0}\n")
+    with FakeService(lambda text: "no idea at all" if "please" in text else "good") as service:
+        model = service.name(usd_in=1000.0, usd_out=0.0)
+        found = taskfit.prompts(
+            task, strategy="zero-shot(answer=generate)", model=model, hardware="free", prices=prices
+        )
+    first, second = found.variants
+    for variant in found.variants:
+        assert variant.usd_per_thousand_rows == pytest.approx(variant.tokens_mean)
+    assert second.tokens_mean > first.tokens_mean > 0
+    assert second.unparsed == 24
+    assert any("no idea at all" in said.answer for row in second.odd.lost for said in row.said)
 
 
 def test_hostile_texts_stay_texts(tmp_path, decoder):
