@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskfit.costs.meter import Measured
-from taskfit.costs.prices import DEFAULT_MACHINE, age_warning, load_prices, machine, money
+from taskfit.costs.prices import DEFAULT_MACHINE, age_warning, label_price, load_prices, machine, money
 from taskfit.errors import ConfigError
 
 
@@ -109,3 +109,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The path is part of the message."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_prices(tmp_path / "nowhere.yaml")
+
+
+def test_prices_of_labels_are_read_and_checked(tmp_path: Path) -> None:
+    """A file may hold labels alone; a faulty entry is named."""
+    path = tmp_path / "prices.yaml"
+    path.write_text("date: 2026-11-01\ncurrency: USD\nlabels: {mine: {usd_per_label: 0.5, source: us}}\n")
+    table = load_prices(path)
+    assert label_price(table, "mine").usd_per_label == 0.5
+    assert label_price(table, "crowd").source
+    path.write_text("date: 2026-11-01\ncurrency: USD\nlabels: {a: 3, b: {usd_per_lable: 1}}\n")
+    with pytest.raises(ConfigError) as error:
+        load_prices(path)
+    assert "a must have a usd_per_label" in error.value.message
+    assert "did you mean 'usd_per_label'" in error.value.message
