@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["label_rows"]
 
 _AT_ONCE = 64
+_FEWEST_AT_ONCE = 8
 _SAY_EVERY_S = 5.0
 _AWAY_AFTER = 3
 _HOPELESS_AFTER = 5
@@ -42,7 +43,7 @@ def label_rows(ledger: Ledger, teacher: Predictor, say: Callable[[str], None]) -
     loop = _Loop(ledger, teacher)
     started = said = time.monotonic()
     before = ledger.counts()["done"]
-    while rows := ledger.lease(_AT_ONCE):
+    while rows := ledger.lease(_share(ledger)):
         loop.label(rows)
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
@@ -98,6 +99,11 @@ class _Loop:
                 self._ledger.fail(prediction.row_id, "no valid answer", prediction.raw[:2000], is_final=True)
         if predictions:
             self._has_answered, self._failed_in_a_row = True, 0
+
+
+def _share(ledger: Ledger) -> int:
+    """Return how many rows to take at once: fewer towards the end, so that other processes have some, too."""
+    return min(_AT_ONCE, max(_FEWEST_AT_ONCE, ledger.counts()["open"] // 4))
 
 
 def _ends_all(error: TaskfitError) -> bool:
