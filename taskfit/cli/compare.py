@@ -51,6 +51,9 @@ def compare(
     max_latency: Annotated[float | None, typer.Option(help="Most milliseconds a row.")] = None,
     max_memory: Annotated[float | None, typer.Option(help="Most gigabytes while predicting.")] = None,
     max_labels: Annotated[int | None, typer.Option(help="Most labelled rows to learn and choose from.")] = None,
+    max_forgetting: Annotated[
+        float | None, typer.Option(help="Most that a changed model may lose of what it should retain: 0.1 is 10 %.")
+    ] = None,
     label_price: Annotated[float, typer.Option(help="US dollars a labelled row; part of the cost.")] = 0.0,
     timeout_s: Annotated[float | None, typer.Option(help="Seconds after which a trial is stopped.")] = None,
     workers: Annotated[
@@ -82,7 +85,13 @@ def compare(
         runs_all_seeds=all_seeds,
         train_sizes=_sizes(train_sizes),
         volume=volume,
-        limits=Limits(usd=max_cost, latency_ms=max_latency, memory_gb=max_memory, labels=max_labels),
+        limits=Limits(
+            usd=max_cost,
+            latency_ms=max_latency,
+            memory_gb=max_memory,
+            labels=max_labels,
+            forgetting=max_forgetting,
+        ),
         usd_per_label=label_price,
         timeout_s=timeout_s,
         workers=workers,

@@ -24,4 +24,19 @@ def over_limits(candidate: Candidate, volume: int, limits: Limits) -> list[str]:
         over.append(f"{cost.predict_memory_bytes / 1e9:.2g} GB of memory, more than {limits.memory_gb:g} GB")
     if limits.labels is not None and cost.labels > limits.labels:
         over.append(f"{count(cost.labels, 'label')}, more than {limits.labels:,}")
+    if limits.forgetting is not None:
+        over += _forgotten(candidate, limits.forgetting)
     return over
+
+
+def _forgotten(candidate: Candidate, most: float) -> list[str]:
+    """Return what it has lost, where that is too much or not known."""
+    from taskfit.studies.memory import worst_forgetting
+
+    found = worst_forgetting(candidate.results)
+    if found is None or found.loss is None:
+        why = "" if found is None or not found.reason else f" ({found.reason})"
+        return [f"what it forgets was not measured{why}"]
+    if found.loss <= most:
+        return []
+    return [f"{found.loss:.1%} forgotten ({found.worst}), more than {most:.1%}"]

@@ -135,6 +135,10 @@ def _check_numbers(config: StudyConfig, faults: Faults) -> None:
     for name, amount in amounts.items():
         if amount is not None and not amount > 0:
             faults.add(f"{name} must be above 0, or left out for no limit (got {amount:g})")
+    if limits.forgetting is not None and not 0 <= limits.forgetting < math.inf:
+        faults.add(f"limits.forgetting must be at least 0, or left out for no limit (got {limits.forgetting:g})")
+    if limits.forgetting is not None and config.retain == ("none",):
+        faults.add("limits.forgetting and retain=none contradict each other: nothing would be measured")
     if not 0 <= config.usd_per_label < math.inf:
         faults.add(f"usd_per_label must be at least 0 (got {config.usd_per_label:g})")
     smallest = min((size for size in config.train_sizes if size is not None), default=0)

@@ -164,6 +164,7 @@ def _limits_text(comparison: Comparison) -> str:
         "" if limits.latency_ms is None else f"at most {limits.latency_ms:g} ms a row",
         "" if limits.memory_gb is None else f"at most {limits.memory_gb:g} GB to predict",
         "" if limits.labels is None else f"at most {limits.labels:,} labelled rows",
+        "" if limits.forgetting is None else f"at most {limits.forgetting:.1%} forgotten",
     ]
     return ", ".join(part for part in parts if part) or "none"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -41,20 +41,23 @@ class Limits:
         latency_ms: most milliseconds per predicted row (mean).
         memory_gb: most memory while predicting, in gigabytes (10**9 bytes).
         labels: most labelled rows that it learns and chooses from.
+        forgetting: most that a changed model may have lost of what it retains, as a share: by how much the perplexity
+            of texts may rise, or the metric of other tasks fall. What was not measured is over every limit.
     """
 
     usd: float | None = None
     latency_ms: float | None = None
     memory_gb: float | None = None
     labels: int | None = None
+    forgetting: float | None = None
 
     def looser(self, factor: float) -> Limits:
-        """Return limits that are so many times as wide; of labels there is no doubt, so their limit stays."""
+        """Return limits that are so many times as wide; those of labels and of what is lost stay as they are."""
 
         def times(limit: float | None) -> float | None:
             return None if limit is None else factor * limit
 
-        return Limits(times(self.usd), times(self.latency_ms), times(self.memory_gb), self.labels)
+        return replace(self, usd=times(self.usd), latency_ms=times(self.latency_ms), memory_gb=times(self.memory_gb))
 
 
 @dataclass(frozen=True)

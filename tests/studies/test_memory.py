@@ -16,7 +16,9 @@ from taskfit.strategy.grammar import parse
 from taskfit.strategy.manifest import read_manifest
 from taskfit.studies.compare_study import compare
 from taskfit.studies.fit import fit
+from taskfit.studies.limits import over_limits
 from taskfit.studies.memory import check_retained, forgetting_lines, remember, worst_forgetting
+from taskfit.studies.spec import Limits
 from taskfit.testing import tiny_decoder, tiny_encoder, tiny_encoder_decoder
 from tests.evaluation.test_retained import write_task
 
@@ -149,6 +151,16 @@ def test_a_study_holds_the_forgetting_of_every_trial(folder, tmp_path):
     blind = replace(full.results[0], findings={"forgetting": unmeasured("an encoder").to_json()})
     other = replace(study.comparison, candidates=(replace(full, results=(blind,)),))
     assert forgetting_lines(other)[-1].endswith("not measured: an encoder")
+    majority = next(c for c in study.comparison.candidates if c.strategy == "majority")
+    lost = found["full"].loss
+    assert lost > 0
+    assert over_limits(majority, 1, Limits(forgetting=0.0)) == []
+    assert over_limits(full, 1, Limits(forgetting=lost)) == []
+    (over,) = over_limits(full, 1, Limits(forgetting=lost / 2).looser(2.0))
+    assert over.startswith(f"{lost:.1%} forgotten (sea), more than")
+    assert over_limits(other.candidates[0], 1, Limits(forgetting=9.0)) == [
+        "what it forgets was not measured (an encoder)"
+    ]
     with pytest.raises(Exception, match="another plan: retained was"):
         compare(
             folder / "colours.yaml",
