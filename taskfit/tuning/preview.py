@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taskfit.errors import TrainingError
 
 if TYPE_CHECKING:
-    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.language_model import LanguageModel
     from taskfit.tuning.examples import Example
     from taskfit.tuning.training_set import TrainingSet
 
@@ -128,7 +128,7 @@ def preview(model: LanguageModel, data: TrainingSet, batch: int, *, shown: int =
         batch=batch,
         prompt_tokens=sum(example.length - example.learned for example in examples),
         supervised_tokens=sum(example.learned for example in examples),
-        padding_tokens=_padding(data, model.architecture, batch, seed),
+        padding_tokens=_padding(model, data, batch, seed),
         unended_rows=sum(not _ends(model, example) for example in examples),
         unknown_tokens=sum(_unknown(model, example) for example in examples),
         cut_rows=sum(example.cut_tokens > 0 or example.dropped_shots > 0 for example in examples),
@@ -156,11 +156,14 @@ def _check_supervised(examples: Sequence[Example]) -> None:
         )
 
 
-def _padding(data: TrainingSet, architecture: Architecture, batch: int, seed: int) -> int:
-    """Tokens of padding in the micro-batches of the first pass."""
+def _padding(model: LanguageModel, data: TrainingSet, batch: int, seed: int) -> int:
+    """Tokens of padding in the micro-batches of the first pass; none where rows are packed."""
     from taskfit.tuning.batches import StepPlan
+    from taskfit.tuning.packed import is_packable
     from taskfit.tuning.training import TOKEN_BUDGET
 
+    if model.architecture == "decoder" and is_packable(model.module):
+        return 0
     lengths = tuple(example.length for example in data.examples)
     plan = StepPlan(lengths, batch, TOKEN_BUDGET, seed, data.order)
     padding = 0
@@ -168,7 +171,7 @@ def _padding(data: TrainingSet, architecture: Architecture, batch: int, seed: in
         for group in plan.micro_batches_at(step):
             rows = [data.examples[row] for row in group]
             sides = [[row.length for row in rows]]
-            if architecture == "encoder-decoder":
+            if model.architecture == "encoder-decoder":
                 sides = [[len(row.prompt) for row in rows], [len(row.answer) for row in rows]]
             padding += sum(max(side) * len(side) - sum(side) for side in sides)
     return padding

@@ -309,7 +309,7 @@ def test_labels_are_counted_priced_and_limited(task):
         make(task, train_sizes=(10, 20), limits=Limits(labels=5))
     with pytest.raises(ConfigError, match="nothing would be measured"):
         make(task, limits=Limits(forgetting=0.1), retain=("none",))
-    with pytest.raises(ConfigError, match="limits.forgetting must be at least 0"):
+    with pytest.raises(ConfigError, match=r"limits\.forgetting must be at least 0"):
         make(task, limits=Limits(forgetting=-0.1))
     with pytest.raises(ConfigError, match="usd_per_label must be at least 0"):
         make(task, usd_per_label=-1.0)

@@ -11,10 +11,11 @@ from taskfit.errors import ConfigError, StudyError
 from taskfit.models.language_model import LanguageModel
 from taskfit.strategy.contract import Budget
 from taskfit.tuning import training
-from taskfit.tuning.answers import train_examples
+from taskfit.tuning.answers import Pace, train_examples
 from taskfit.tuning.examples import Example
 from taskfit.tuning.lora import Lora
 from taskfit.tuning.ranks import Ranks
+from taskfit.tuning.training_set import TrainingSet
 from tests.tuning.keyword_task import tiny_model
 
 EXAMPLES = [Example(f"r{row}", tuple(range(5, 9 + row)), (20 + row, 2)) for row in range(3)]
@@ -28,7 +29,9 @@ def model(tmp_path: Path) -> LanguageModel:
 
 def fit(model: LanguageModel, budget: Budget, examples: list[Example] = EXAMPLES, method: Lora = METHOD) -> None:
     with method.training(model, seed=0) as trainable:
-        train_examples(model, examples, [], method, trainable, seed=0, budget=budget)
+        data = TrainingSet(tuple(examples), (), len(examples))
+        pace = Pace(method, method.rate(model), method.trains)
+        train_examples(model, data, pace, trainable, seed=0, budget=budget)
     method.detach(model)
 
 
@@ -36,7 +39,7 @@ def test_fewer_rows_than_a_batch_train_and_are_told(model: LanguageModel) -> Non
     """Every step sees them all."""
     said: list[str] = []
     fit(model, Budget(say=said.append))
-    assert "3 rows are fewer than a batch of 16: every step sees them all" in said
+    assert "3 rows are fewer than one batch of 16: every step sees all of them" in said
     assert any("tokens/s" in line for line in said)
 
 

@@ -16,8 +16,10 @@ from taskfit.strategy.grammar import parse
 from taskfit.studies.fit import preview
 from taskfit.tasks.task import Row
 from taskfit.testing import tiny_decoder, tiny_encoder
-from taskfit.tuning.examples import Example, build_examples
+from taskfit.tuning.batches import StepPlan
+from taskfit.tuning.examples import Example, build_examples, collate
 from taskfit.tuning.preview import preview as preview_of
+from taskfit.tuning.training import TOKEN_BUDGET
 from taskfit.tuning.training_set import TrainingSet
 from tests.cli.conftest import Taskfit, taskfit  # noqa: F401  (a fixture)
 from tests.tuning.keyword_task import keyword_task, tiny_model
@@ -64,7 +66,7 @@ def test_the_command_shows_rows_with_their_mask_and_writes_nothing(
     ran = taskfit("fit", task_path, "--strategy", "lora(rank=2)", "--model", decoder, "--preview")
     assert ran.code == 0, ran.err
     assert ran.out.count("⟦") == 3 + 1
-    for words in ("lora trains", "8 rows:", "supervised tokens", "prompt tokens", "of padding", "0 rows were cut"):
+    for words in ("lora trains", "8 rows:", "supervised tokens", "prompt tokens", "0 rows were cut"):
         assert words in ran.out
     assert "1 rows have the prompt of an earlier row and another answer" in ran.out
     assert "8 rows are fewer than one batch of 16" in ran.out
@@ -184,11 +186,15 @@ def test_a_label_that_the_tokenizer_does_not_know_is_refused(models: Path) -> No
 
 
 def test_padding_is_counted_as_it_will_be_computed(models: Path) -> None:
-    """Rows of like length share a micro-batch; its shorter ones are filled up."""
-    model = tiny_model(models, "llama")
+    """Rows of like length share a micro-batch; its shorter ones are filled up, unless rows are packed."""
+    model = tiny_model(models, "gpt2")
     end = model.end_token_ids[0]
     examples = tuple(Example(str(n), tuple([5] * (n + 1)), (6, end)) for n in range(4))
-    assert preview_of(model, TrainingSet(examples, (), 4), 4).padding_tokens == 3 + 2 + 1
-    assert preview_of(model, TrainingSet(examples, (), 4), 1).padding_tokens == 0
-    order = (0, 1, 2, 3)
-    assert preview_of(model, TrainingSet(examples, (), 4, order), 2).padding_tokens == 2
+    for batch, order in ((4, None), (2, (0, 1, 2, 3)), (1, None)):
+        plan = StepPlan(tuple(example.length for example in examples), batch, TOKEN_BUDGET, 0, order)
+        groups = [rows for step in range(4 // batch) for rows in plan.micro_batches_at(step)]
+        masks = [collate([examples[row] for row in rows], "decoder", end)["attention_mask"] for rows in groups]
+        padding = sum(int((mask == 0).sum()) for mask in masks)
+        assert (padding > 0) == (batch == 4)
+        assert preview_of(model, TrainingSet(examples, (), 4, order), batch).padding_tokens == padding
+    assert preview_of(tiny_model(models, "llama"), TrainingSet(examples, (), 4), 4).padding_tokens == 0
