@@ -14,6 +14,7 @@ from taskfit.studies.report import html_report
 from taskfit.studies.report_choices import choices_by_volume
 from taskfit.studies.report_view import report_view
 from taskfit.studies.spec import Limits
+from tests.studies.test_compare import with_costs
 from tests.studies.test_report import hostile_view
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra [dev]")
@@ -77,15 +78,24 @@ def front(page):
     return page.locator("#chart-cost g.mark-line path").first.get_attribute("d")
 
 
-def test_slider_moves_costs_front_and_choice(opened, finished_study):
-    """At the slider's end the axis tells the volume, the front has moved, and the choice is the recommendation's."""
-    page = opened(finished_study.report_path)
+def test_slider_moves_costs_front_and_choice(opened, finished_study, tmp_path):
+    """At the slider's end the axis tells the volume, the front has moved, and the choice is the recommendation's.
+
+    The best costs most to fit and nothing to predict, so that it is the dearest at few rows and the cheapest at many.
+    """
+    measured = finished_study.comparison
+    best, *others = [candidate.label for candidate in measured.candidates]
+    costs = {best: (1.0, 0.0)} | {label: (0.1 / place, 1e-6) for place, label in enumerate(others, start=1)}
+    comparison = with_costs(measured, costs)
+    path = tmp_path / "priced.html"
+    path.write_text(html_report(report_view(comparison, recommend(comparison))))
+    page = opened(path)
     before = front(page)
     page.locator("#volume").focus()
     page.keyboard.press("End")
     page.wait_for_function("document.querySelector('#chart-cost').textContent.includes('10,000,000 rows')")
     assert page.locator("#volume-shown").inner_text() == "10,000,000 rows"
-    chosen = recommend(finished_study.comparison, 10_000_000).chosen.label
+    chosen = recommend(comparison, 10_000_000).chosen.label
     assert chosen in page.locator("#choice-now").inner_text() and front(page) != before
     assert page.locator("#breaks tr.recommended").inner_text().strip().endswith(chosen)
     page.locator("#reset").click()
