@@ -8,25 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.charts import Spec, axis, frame, picture, shape_of, spread
+from taskfit.studies.learning_curve import CurvePoint
 
 if TYPE_CHECKING:
     from taskfit.studies.compare import Comparison
 
-__all__ = ["Curve", "CurvePoint", "curve_chart", "learning_curves"]
+__all__ = ["Curve", "curve_chart", "learning_curves"]
 
 _LABEL_PX = 15
 _CHARACTER_PX = 6.6
 _DASHES = ([1, 0], [8, 4], [10, 3, 3, 3], [5, 5])
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A figure with its interval at one number of training rows."""
-
-    rows: int
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
