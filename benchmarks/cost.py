@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -134,6 +135,7 @@ def run(trial: Trial, folder: str, pipe: Any) -> None:
     import warnings
 
     warnings.simplefilter("ignore")
+    os.environ["XDG_CACHE_HOME"] = folder  # forecasts as they are before this machine's own trials have corrected them
     import torch
 
     torch.set_num_threads(1)

@@ -54,16 +54,31 @@ class EngineMemory:
         slack: resident bytes for each kept one, by method; ``""`` for all others. On a processor the system's
             allocator keeps blocks between those of low-rank updates that later ones do not fill (with each block
             mapped for itself the factor is 1.2, and a step takes a sixth longer).
+        packed: the same, by method, where the trainer computes rows without padding in layers of its own.
+        packed_families: model types whose decoders it does that for (``tuning.packed.LAYER_KINDS``).
     """
 
     process_bytes: float
     copies: int
     padding: float
     slack: Mapping[str, float]
+    packed: Mapping[str, float]
+    packed_families: frozenset[str]
+
+    def slack_of(self, family: str, method: str) -> float:
+        """Return the resident bytes for each kept one."""
+        if family in self.packed_families and method in self.packed:
+            return self.packed[method]
+        return self.slack.get(method, self.slack[""])
 
 
 MEMORY = EngineMemory(
-    process_bytes=530e6, copies=2, padding=1.2, slack={"lora": 1.95, "dora": 1.5, "full": 1.2, "": 1.05}
+    process_bytes=530e6,
+    copies=2,
+    padding=1.2,
+    slack={"lora": 1.95, "dora": 1.5, "full": 1.2, "": 1.05},
+    packed={"lora": 0.7, "full": 0.9},
+    packed_families=frozenset({"llama", "mistral", "qwen2"}),
 )
 
 

@@ -183,7 +183,7 @@ def _memory_bytes(architecture: Architecture, facts: TrialFacts, number_format: 
     own = 0 if job.trains_all and job.trained_bytes == job.value_bytes else 1  # else the weights themselves
     states = trained * ((own + 1 + MEMORY.copies) * job.trained_bytes + job.state_bytes)
     tokens = min(float(job.batch * job.length) * MEMORY.padding, float(_TRAIN_TOKENS))
-    slack = MEMORY.slack.get(job.method, MEMORY.slack[""])
+    slack = MEMORY.slack_of(architecture.family, job.method)
     kept = kept_bytes_per_token(job) + max(opened_bytes_per_token(job), logits_bytes_per_token(job))
     return MEMORY.process_bytes + weight_bytes(job) + states + slack * kept * tokens
 

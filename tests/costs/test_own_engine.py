@@ -38,3 +38,12 @@ def test_more_of_any_amount_never_takes_less(name: str) -> None:
     assert seconds(more, DEVICE, "float32") >= seconds(AMOUNTS, DEVICE, "float32")
     assert ENGINE.matrix >= 1
     assert min(MEMORY.slack.values()) >= 1
+
+
+def test_packed_families_are_those_that_training_packs() -> None:
+    """Costs stand below tuning, so the names are repeated; a method without a figure of its own has the usual one."""
+    from taskfit.tuning.packed import LAYER_KINDS
+
+    assert {kind.removesuffix("DecoderLayer").lower() for kind in LAYER_KINDS} == MEMORY.packed_families
+    assert MEMORY.slack_of("llama", "lora") < MEMORY.slack_of("gpt2", "lora") == MEMORY.slack["lora"]
+    assert MEMORY.slack_of("llama", "norms") == MEMORY.slack[""]
