@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from taskfit.tuning import linear_loss
+from taskfit.tuning.examples import Example, collate
 from taskfit.tuning.linear_loss import linear_cross_entropy_sum
 from taskfit.tuning.loss import choose_loss, gathered_loss
 from taskfit.tuning.packed import is_packable, packed_loss
@@ -113,6 +114,39 @@ def test_rows_do_not_see_each_other() -> None:
     together = packed_loss(module, batch)[0].item()
     alone = [packed_loss(module, {name: value[[row]] for name, value in batch.items()})[0].item() for row in range(4)]
     assert together == pytest.approx(sum(alone), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_that_share_a_row_do_not_see_each_other(kind: str) -> None:
+    """Rows packed of several texts give the loss and the gradients of these texts one by one, with padding or not."""
+    module = make(kind).eval()
+    end = 2
+    documents = [((5, 6, 7, end), (8, 9, end)), ((10, 11, 12, 13, 14, 15, end),)]
+    rows = [
+        Example(
+            str(number),
+            texts[0][:1],
+            (*texts[0][1:], *(token for text in texts[1:] for token in text)),
+            read=tuple((len(texts[0]) - 1, len(texts[0])) for _ in texts[1:]),
+            documents=tuple(map(len, texts)),
+        )
+        for number, texts in enumerate([*documents, ((20, 21, end), (22, end))])
+    ]
+    assert all(len(row.documents) >= 1 and sum(row.documents) == row.length for row in rows)
+    batch = collate(rows, "decoder", 0)
+    assert "attention_mask" not in batch
+    found, count = packed_loss(module, batch)
+    found.backward()
+    gradients = [value.grad.clone() for value in module.parameters() if value.grad is not None]
+    module.zero_grad()
+    texts = [text for group in [*documents, ((20, 21, end), (22, end))] for text in group]
+    alone = [packed_loss(module, collate([Example("0", text[:1], text[1:])], "decoder", 0)) for text in texts]
+    assert count == sum(tokens for _, tokens in alone)
+    total = torch.stack([loss for loss, _ in alone]).sum()
+    assert_close(found, total)
+    total.backward()
+    assert_close(gradients, [value.grad for value in module.parameters() if value.grad is not None])
+    assert_close(gathered_loss(module, batch)[0], found)
 
 
 def test_bfloat16_is_as_near_to_float32_as_transformers_own() -> None:
