@@ -116,9 +116,13 @@ class Candidate:
     @property
     def label(self) -> str:
         """A short name: strategy, model and training size."""
-        model = "" if self.model_shown is None else f" on {self.model_shown}"
         size = "" if self.train_rows is None else f", {self.train_rows} rows"
-        return f"{self.strategy}{model}{size}"
+        return f"{self.name}{size}"
+
+    @property
+    def name(self) -> str:
+        """Strategy and model, whatever the training size."""
+        return self.strategy if self.model_shown is None else f"{self.strategy} on {self.model_shown}"
 
 
 def mean_cost(results: Sequence[TrialResult], usd_per_hour: float, usd_per_label: float = 0.0) -> Cost:

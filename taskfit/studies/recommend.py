@@ -203,7 +203,9 @@ def _further_caveats(
             f"{subject} is the best of {len(comparison.candidates)}, which flatters it; corrected for having been "
             f"picked it is {figure(winner.corrected)}."
         )
-    caveats += [f"{c.label} was {c.stopped}." for c in comparison.candidates if c.stopped]
+    caveats += dict.fromkeys(
+        f"{c.name} was {c.stopped}." for c in comparison.candidates if c.stopped
+    )  # once for all sizes
     if (note := metric(comparison.metric).note(chosen.runs[0])) is not None:
         caveats.append(f"{chosen.label}: {note}.")
     if few := [c for c in comparison.candidates if c.failed]:

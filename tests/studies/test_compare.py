@@ -146,6 +146,15 @@ def test_what_would_change_the_choice_is_said(finished_study):
     assert any("would need about" in line for line in _further_caveats(comparison, [best], [best], chosen))
 
 
+def test_a_strategy_that_was_stopped_is_said_once_for_all_its_sizes(finished_study):
+    """Its training sizes share the reason."""
+    comparison = finished_study.comparison
+    last = replace(comparison.candidates[-1], stopped="stopped after 1 of 3 seeds: 50.0 points behind")
+    sizes = tuple(replace(last, train_rows=rows) for rows in (8, 16, None))
+    found = recommend(replace(comparison, candidates=(*comparison.candidates[:-1], *sizes)))
+    assert [line for line in found.caveats if "stopped" in line] == [f"{last.name} was {last.stopped}."]
+
+
 def test_a_metric_that_a_split_leaves_undefined_is_said(finished_study):
     """A label without test rows is in no macro F1, and the reader must know."""
     best = finished_study.comparison.candidates[0]
