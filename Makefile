@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: setup
-	$(BIN)/taskfit compare examples/support/task.yaml --out build/demo
+	$(BIN)/taskfit compare examples/support/task.yaml --max-seeds 3 --out build/demo
 
 check: setup
 	$(BIN)/ruff check .
