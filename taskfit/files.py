@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and databases that survive a kill."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["appearing", "is_disk_full", "remove_unfinished", "write_bytes", "write_text"]
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["appearing", "is_disk_full", "remove_unfinished", "write_ahead", "write_bytes", "write_text"]
 
 _PREFIX = ".unfinished-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -99,3 +104,19 @@ def _sync_entry(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; of processes that do so at one moment, SQLite lets the others fail at once.
+
+    Raises:
+        sqlite3.OperationalError: they go on doing so for five seconds.
+    """
+    import sqlite3
+
+    for _ in range(100):
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        time.sleep(0.05)
+    connection.execute("PRAGMA journal_mode = WAL")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from taskfit.errors import StudyError
-from taskfit.files import is_disk_full
+from taskfit.files import is_disk_full, write_ahead
 
 __all__ = ["opened", "transaction"]
 
@@ -87,7 +86,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is ours before anything in it is changed; lay out a new one."""
     if _tables(connection):
         _check_format(connection, path)
-    _write_ahead(connection)
+    write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")  # a label that was paid for outlives a power cut, too
     with transaction(connection):
         if _tables(connection):  # another process was faster
@@ -111,16 +110,6 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise StudyError(f"{path} is another program's database", _HINT)
     if version != _FORMAT:
         raise StudyError(f"the ledger {path} has format {version}; this version reads format {_FORMAT}", _HINT)
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; of processes that do so at one moment, SQLite lets the others fail at once."""
-    for _ in range(100):
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        time.sleep(0.05)
-    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path, identity: Mapping[str, str]) -> None:

@@ -15,15 +15,15 @@ import hashlib
 import json
 import os
 import sqlite3
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 from taskfit.errors import ConfigError, EngineError
+from taskfit.files import write_ahead
 from taskfit.inference.replay import billed
 from taskfit.inference.request_json import from_lossless, request_key, response_from_json, response_to_json
 from taskfit.inference.requests import Request, Response
@@ -212,16 +212,6 @@ _HINT = (
 )
 
 
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; of processes that do so at one moment, SQLite lets the others fail at once."""
-    for _ in range(100):
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        time.sleep(0.05)
-    connection.execute("PRAGMA journal_mode = WAL")
-
-
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is ours, before anything in it is changed; lay out a new one."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -231,7 +221,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise EngineError(f"{path} is another program's database", _HINT)
     if tables and version != _FORMAT:
         raise EngineError(f"the cache {path} has format {version}; this version reads format {_FORMAT}", _HINT)
-    _write_ahead(connection)
+    write_ahead(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     if not tables:  # all or nothing; another process may do the same at this moment
         connection.execute("BEGIN IMMEDIATE")
