@@ -1,20 +1,21 @@
 """Instruction data by family: a family is one task with its items and wordings.
 
-Sources are of open licence only. Left out on purpose: everything the project evaluates on (banking77, sst2, sst5,
-dialogsum, trec, ag_news), what is made from it (the sentiment rows of instruction_induction are SST-2), and parts
-whose licence is narrower or unclear (WiC, Amazon reviews).
+Sources are of open licence only (``licences.py``), and nothing of what ``held_out.py`` lists is among them.
 """
 
 from __future__ import annotations
 
-import json
-import lzma
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from places import DATA, need, read_built_rows, read_rows
+from held_out import is_held_out
+from licences import is_open
+from places import Places, read_lines
+from wordings import worded_rows
+
+__all__ = ["Family", "Item", "families"]
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,17 @@ class Family:
     """True when the items' texts are whole prompts already."""
     by_label: dict[str, list[Item]] = field(default_factory=dict)
 
+    def group_by_label(self) -> None:
+        """Sort the items by their answers; labels that no item has are no labels."""
+        self.by_label = {}
+        for item in self.items:
+            self.by_label.setdefault(item.answer, []).append(item)
+        self.labels = tuple(label for label in self.labels if label in self.by_label)
 
-POSITIVE = (
-    *("admiration", "amusement", "approval", "caring", "desire", "excitement"),
-    *("gratitude", "joy", "love", "optimism", "pride", "relief"),
-)
-NEGATIVE = (
-    *("anger", "annoyance", "disappointment", "disapproval", "disgust", "embarrassment"),
-    *("fear", "grief", "nervousness", "remorse", "sadness"),
-)
-OPEN = ("apache", "mit", "bsd", "cc0", "public domain", "librivox: public domain", "cc by ", "cc by-sa ")
-NOT_FROM_INDUCTION = ("sentiment", "word_in_context", "translation", "common_concept")
-NOT_FROM_T0 = ("ag_news", "trec", "amazon_polarity", "wiki_hop")
-FORBIDDEN = re.compile(r"banking|sst|dialogsum|trec|ag_news|agnews|samsum", re.IGNORECASE)
+
+NOT_FROM_INDUCTION = ("translation", "common_concept")  # not English, and without one right answer
+NOT_FROM_T0 = ("amazon_polarity", "wiki_hop")  # licences narrower or unclear
+LONGEST_OUTPUT, LONGEST_DEFINITION = 300, 900  # characters
 
 CLASSIFY = (
     "Classify the text.",
@@ -80,15 +79,6 @@ EMOTION = (
     "Classify the emotion of this text.",
     "Choose the feeling that fits the message best.",
     *CLASSIFY,
-)
-SENTIMENT = (
-    "Is the sentiment of this text positive or negative?",
-    "Classify the sentiment.",
-    "What is the sentiment of the sentence?",
-    "Decide whether the writer likes it.",
-    "Does this sound good or bad?",
-    "Determine the tone of this review.",
-    "Sentiment analysis: choose one label.",
 )
 ENTAILMENT = (
     "Does the premise entail the hypothesis?",
@@ -127,21 +117,34 @@ CLOZE = (
 )
 
 
-def families() -> Iterator[Family]:
-    """All families, in a fixed order."""
-    yield from clinc()
-    yield from goemotions()
-    yield from inference()
-    yield from multiple_choice()
-    yield from rationales()
-    yield from induction()
-    yield from ready_prompts()
-    yield from from_corpus()
+def families(places: Places) -> Iterator[Family]:
+    """Yield all families that may be trained on, in a fixed order.
+
+    Raises:
+        DataError: a data set is missing.
+    """
+    for family in _all(places):
+        if family.items and not is_held_out(family.name, family.source):
+            yield family
 
 
-def clinc() -> Iterator[Family]:
+def _all(places: Places) -> Iterator[Family]:
+    yield from clinc(places)
+    yield from goemotions(places)
+    yield from inference(places)
+    yield from multiple_choice(places)
+    yield from rationales(places)
+    yield from induction(places)
+    yield from worded(places)
+    yield from ready_prompts(places)
+    yield from natural_instructions(places)
+    yield from more_natural_instructions(places)
+    yield from from_corpus(places)
+
+
+def clinc(places: Places) -> Iterator[Family]:
     """User requests: 150 intents, and their 10 domains."""
-    rows = [row for row in read_rows("clinc150", "train") if row["intent"] not in ("oos", "out_of_scope")]
+    rows = [row for row in places.rows("clinc150", "train") if row["intent"] not in ("oos", "out_of_scope")]
     intents = tuple(sorted({row["intent"] for row in rows}))
     domains = tuple(sorted({row["domain"] for row in rows}))
     items = [Item(row["text"], row["intent"]) for row in rows]
@@ -150,38 +153,17 @@ def clinc() -> Iterator[Family]:
     yield Family("clinc150 domain", "clinc150", "CC BY 3.0", INTENT[:1] + CLASSIFY, items, "Message", domains)
 
 
-def goemotions() -> Iterator[Family]:
-    """Comments with one emotion; the same as positive, negative or neutral (the source's own grouping)."""
-    rows = [(row["text"], row["labels"][0]) for row in read_rows("goemotions", "train") if len(row["labels"]) == 1]
-    rows = [(text, label) for text, label in rows if len(text) >= 10]
-    common = (("goemotions", "Apache-2.0"), "Comment")
-    (source, licence), name = common
-    items = [Item(text, label) for text, label in rows]
-    labels = tuple(sorted({label for _, label in rows}))
-    yield Family("goemotions emotion", source, licence, EMOTION, items, name, labels, 2500)
-    polar = [
-        (text, "positive" if label in POSITIVE else "negative") for text, label in rows if label in POSITIVE + NEGATIVE
-    ]
-    items = [Item(text, label) for text, label in polar]
-    yield Family("goemotions sentiment", source, licence, SENTIMENT, items, "Review", ("positive", "negative"), 2500)
-    renamed = [Item(text, "good" if label == "positive" else "bad") for text, label in polar]
-    yield Family("goemotions good or bad", source, licence, SENTIMENT, renamed, "Text", ("good", "bad"), 500)
-    items += [Item(text, "neutral") for text, label in rows if label == "neutral"]
-    yield Family(
-        "goemotions sentiment of three",
-        source,
-        licence,
-        SENTIMENT,
-        items,
-        "Sentence",
-        ("positive", "negative", "neutral"),
-        1000,
-    )
+def goemotions(places: Places) -> Iterator[Family]:
+    """Comments with one emotion of 28; nothing that groups them by sentiment, a type that is held out."""
+    rows = [(row["text"], row["labels"][0]) for row in places.rows("goemotions", "train") if len(row["labels"]) == 1]
+    items = [Item(text, label) for text, label in rows if len(text) >= 10]
+    labels = tuple(sorted({item.answer for item in items}))
+    yield Family("goemotions emotion", "goemotions", "Apache-2.0", EMOTION, items, "Comment", labels, 4000)
 
 
-def inference() -> Iterator[Family]:
+def inference(places: Places) -> Iterator[Family]:
     """Entailment in two vocabularies; yes or no questions on passages and on general knowledge."""
-    rows = list(read_rows("mnli", "train"))
+    rows = list(places.rows("mnli", "train"))
     texts = [f"Premise: {row['premise']}\nHypothesis: {row['hypothesis']}" for row in rows]
     items = [Item(text, row["label"]) for text, row in zip(texts, rows, strict=True)]
     licence = "OANC and other open terms per genre"
@@ -192,17 +174,17 @@ def inference() -> Iterator[Family]:
     yield Family("mnli spoken", "mnli", licence, ENTAILMENT, items, "", ("yes", "maybe", "no"), 800)
     items = [
         Item(f"{row['passage'][:900]}\nQuestion: {row['question']}?", "yes" if row["label"] else "no")
-        for row in read_rows("boolq", "train")
+        for row in places.rows("boolq", "train")
     ]
     yield Family("boolq", "boolq", "CC BY-SA 3.0", QUESTION, items, "Passage", ("yes", "no"), 1200)
-    items = [Item(row["question"], row["answer"]) for row in read_rows("strategyqa", "train")]
+    items = [Item(row["question"], row["answer"]) for row in places.rows("strategyqa", "train")]
     yield Family("strategyqa", "strategyqa", "MIT", QUESTION, items, "Question", ("yes", "no"), 700)
 
 
-def multiple_choice() -> Iterator[Family]:
+def multiple_choice(places: Places) -> Iterator[Family]:
     """Commonsense questions, answered with the option's text or its letter."""
     items, letters = [], []
-    for row in read_rows("commonsense_qa", "train"):
+    for row in places.rows("commonsense_qa", "train"):
         question = row["question"]
         options = tuple(choice["text"] for choice in question["choices"])
         answer = next(choice["text"] for choice in question["choices"] if choice["label"] == row["answerKey"])
@@ -214,10 +196,10 @@ def multiple_choice() -> Iterator[Family]:
     yield Family("commonsense_qa letter", "commonsense_qa", "MIT", asked, letters, "Question", (), 500)
 
 
-def rationales() -> Iterator[Family]:
+def rationales(places: Places) -> Iterator[Family]:
     """Questions answered at once, and with the reason before the answer."""
     for task in ("creak", "ecqa", "sensemaking", "qasc"):
-        rows = [row for row in read_rows("flan_cot", "train") if row["task"] == task]
+        rows = [row for row in places.rows("flan_cot", "train") if row["task"] == task]
         items = [Item(row["input"].strip(), row["answer"]) for row in rows]
         yield Family(f"flan_cot {task}", "flan_cot", "Apache-2.0", ("",), items, "", (), 600, True)
         items = [Item(row["input"].strip(), f"{row['rationale']} So the answer is {row['answer']}.") for row in rows]
@@ -225,11 +207,11 @@ def rationales() -> Iterator[Family]:
         yield Family(f"flan_cot {task} with reason", "flan_cot", "Apache-2.0", asked, items, "", (), 200)
 
 
-def induction() -> Iterator[Family]:
+def induction(places: Places) -> Iterator[Family]:
     """Small text tasks with people's own wordings."""
-    wordings = {row["task"]: tuple(row["annotations"]) for row in read_rows("instruction_induction", "tasks")}
+    wordings = {row["task"]: tuple(row["annotations"]) for row in places.rows("instruction_induction", "tasks")}
     grouped: dict[str, list[Item]] = {}
-    for row in read_rows("instruction_induction", "train"):
+    for row in places.rows("instruction_induction", "train"):
         if "output" in row and not row["task"].startswith(NOT_FROM_INDUCTION):
             grouped.setdefault(row["task"], []).append(Item(row["input"], row["output"]))
     for task, items in grouped.items():
@@ -238,10 +220,10 @@ def induction() -> Iterator[Family]:
         )
 
 
-def ready_prompts() -> Iterator[Family]:
+def ready_prompts(places: Places) -> Iterator[Family]:
     """Prompts as their sources have them: T0's, the seeds of self-instruct, and Super-NaturalInstructions."""
     grouped: dict[str, list[Item]] = {}
-    for row in read_rows("t0_templated", "train"):
+    for row in places.rows("t0_templated", "train"):
         if row["dataset"] not in NOT_FROM_T0 and row["completion"].strip():
             prompt = re.sub(r"\n{3,}", "\n\n", row["prompt"]).strip()
             grouped.setdefault(row["dataset"], []).append(Item(prompt, row["completion"].strip()))
@@ -249,37 +231,62 @@ def ready_prompts() -> Iterator[Family]:
         yield Family(f"t0 {name}", "t0_templated", "Apache-2.0 carrier, open texts", ("",), items, "", (), 300, True)
     seeds = [
         Item(f"{row['instruction']}\n\n{case['input']}".strip(), case["output"])
-        for row in read_rows("self_instruct_seeds", "train")
+        for row in places.rows("self_instruct_seeds", "train")
         for case in row["instances"]
     ]
     yield Family("self_instruct_seeds", "self_instruct_seeds", "Apache-2.0", ("",), seeds, "", (), 200, True)
-    yield from natural_instructions()
 
 
-def natural_instructions() -> Iterator[Family]:
-    """Super-NaturalInstructions tasks whose instances state an open licence."""
-    path = need(DATA / "instructions" / "tasks.jsonl.xz", "the data sets belong into ../shared/data")
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        tasks = {row["task"]: row for row in map(json.loads, file)}
+def natural_instructions(places: Places) -> Iterator[Family]:
+    """Super-NaturalInstructions tasks whose instances state an open licence, with their definition as the wording."""
+    facts = {row["task"]: row for row in places.rows("instructions", "tasks")}
     grouped: dict[str, list[dict[str, str]]] = {}
-    for row in read_rows("instructions", "train"):
+    for row in places.rows("instructions", "train"):
         grouped.setdefault(row["task"], []).append(row)
     for name, rows in sorted(grouped.items()):
-        licences = tasks[name]["instance_licence"] or ["none stated"]
-        is_open = all(licence.lower().startswith(OPEN) and "race" not in licence.lower() for licence in licences)
-        if not is_open or FORBIDDEN.search(f"{name} {tasks[name]['source']}"):
+        licences, source = facts[name]["instance_licence"], str(facts[name]["source"])
+        if not is_open(licences) or is_held_out(name, source, category=rows[0]["category"]):
             continue
-        items = [Item(row["input"], row["output"]) for row in rows if len(row["output"]) <= 300]
-        definition = (rows[0]["definition"],)
-        if len(definition[0]) <= 900 and items:
-            yield Family(name, "instructions", ", ".join(licences), definition, items, "Input", (), 120)
+        items = [Item(row["input"], row["output"]) for row in rows if len(row["output"]) <= LONGEST_OUTPUT]
+        yield from _defined(name, "instructions", licences, rows[0]["definition"], items)
 
 
-def from_corpus() -> Iterator[Family]:
+def more_natural_instructions(places: Places) -> Iterator[Family]:
+    """The same collection's tasks in the form of the continual-learning sample, those of open licence."""
+    facts = {row["task"]: row for row in places.rows("super_natural_instructions", "tasks")}
+    grouped: dict[str, list[Item]] = {}
+    for row in places.rows("super_natural_instructions", "train"):
+        output = row["output"][0] if isinstance(row["output"], list) else row["output"]
+        if len(output) <= LONGEST_OUTPUT:
+            grouped.setdefault(row["task"], []).append(Item(row["input"], output))
+    for name, items in sorted(grouped.items()):
+        licences = facts[name].get("Instance License")
+        if is_open(licences) and not is_held_out(name, *facts[name]["Source"]):
+            definition = " ".join(facts[name]["Definition"])
+            yield from _defined(f"{name} (sample)", "super_natural_instructions", licences, definition, items)
+
+
+def _defined(name: str, source: str, licences: list[str], definition: str, items: list[Item]) -> Iterator[Family]:
+    if len(definition) <= LONGEST_DEFINITION and items:
+        yield Family(name, source, ", ".join(licences), (definition,), items, "Input", (), 200)
+
+
+def worded(places: Places) -> Iterator[Family]:
+    """Open data sets in the wordings of promptsource and FLAN."""
+    grouped: dict[tuple[str, str, str], list[Item]] = {}
+    for row in worded_rows(places, 1500):
+        found = grouped.setdefault((row.data_set, row.collection, row.licence), [])
+        found.append(Item(row.prompt, row.answer))
+    for (name, collection, licence), items in sorted(grouped.items()):
+        terms = f"Apache-2.0 (wordings); {licence} (rows)"
+        yield Family(f"{name} in {collection}", collection, terms, ("",), items, "", (), 800, True)
+
+
+def from_corpus(places: Places) -> Iterator[Family]:
     """Tasks made from the pre-training text itself: subjects, titles, opening sentences, gaps."""
     rng = random.Random(5)
     subjects, titles, leads, gaps = [], [], [], []
-    for row in read_built_rows("corpus.jsonl"):
+    for row in read_lines(places.need("corpus.jsonl", "corpus.py")):
         paragraphs = [part for part in row["text"].split("\n\n") if part.strip()]
         bodies = [part for part in paragraphs if 120 <= len(part) <= 700]
         if not bodies:

@@ -1,162 +1,182 @@
-"""Step 5: instruction tuning on the conversations, loss on the assistant's turns only (their `<|end|>` included)."""
+"""Step 5: instruction tuning on the conversations; only the assistant's turns are learnt, with their end marker."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
-import time
-from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from network import export, heldout_bits, load_tokenizer, loss_function
-from places import BUILD, MODEL, need, read_built_rows, write_json
+from loop import Course, Told, run_steps
+from network import ASSISTANT, CONTEXT, END, PAD, TEXT, export, labelled
+from places import Places, options, read_lines, run_step, say, write_json
+from pretrain import add_training_options, fastest_loss, heldout_bits
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from taskfit.tuning.trainer import Progress, TrainConfig, train
+from taskfit.errors import DataError
 
-RATE = 1e-3
-TOKENS_PER_BATCH = 4096
-LENGTHS = (64, 128, 192, 320, 512, 1024)  # batches are padded to one of these: few shapes to compile
-HELD_OUT = 600  # conversations kept from training, for the validation loss
-IGNORED = -100
+__all__ = ["instruct", "packed_rows", "supervised"]
 
+HELD_OUT = 400
+"""Conversations kept from training, for the loss on unseen ones; at most a tenth of all."""
 
-def supervised(ids: Sequence[int], assistant: int, end: int) -> list[int]:
-    """Targets per position: the next token where an assistant's turn predicts it, -100 elsewhere."""
-    targets, is_answer = [], False
-    for token, following in pairwise(ids):
-        is_answer = token == assistant or (is_answer and token != end)
-        targets.append(following if is_answer else IGNORED)
-    return targets
+ROWS_A_STEP = 16
+MICRO_ROWS = 8
+WARMUP_STEPS = 30
+
+Packed = tuple[list[int], list[bool]]
+"""A row of several conversations: ids, and which of them are learnt."""
 
 
-def padded_length(tokens: int) -> int:
-    """The smallest batch length that holds a conversation of ``tokens`` tokens (its last one is only a target)."""
-    return next(length for length in LENGTHS if length >= tokens - 1)
+def supervised(ids: Sequence[int]) -> list[bool]:
+    """Return which tokens are learnt: those after an assistant's marker up to the end marker of its turn."""
+    found, is_answer = [], False
+    for token in ids:
+        found.append(is_answer)
+        if token == ASSISTANT:
+            is_answer = True
+        elif token == END:
+            is_answer = False
+    return found
 
 
-def make_batches(rows: list[dict[str, object]], seed: int, ends: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
-    """(inputs, targets) of about equal token counts, rows of like length together, batches in random order."""
-    rng = random.Random(seed)
-    groups: dict[int, list[list[int]]] = {}
-    for row in rng.sample(rows, len(rows)):
-        ids = list(row["ids"])  # type: ignore[call-overload]
-        groups.setdefault(padded_length(len(ids)), []).append(ids)
-    batches = []
-    for length, members in groups.items():
-        size = TOKENS_PER_BATCH // length
-        members += members[: -len(members) % size]  # fill the last batch from the first: shapes stay few
-        batches += [_batch(members[at : at + size], length, ends) for at in range(0, len(members), size)]
-    rng.shuffle(batches)
-    return batches
+def packed_rows(conversations: Sequence[Sequence[int]], seed: int) -> list[Packed]:
+    """Return rows of up to ``CONTEXT`` tokens with whole conversations one behind the other, each after a text marker.
+
+    The longest go in first, each into the fullest row that has room (best fit, decreasing), so little is left empty;
+    the rows are then shuffled.
+
+    Args:
+        conversations: token ids; one longer than a row is left out.
+        seed: of the order.
+    """
+    rows: list[Packed] = []
+    by_room: dict[int, list[int]] = {}
+    for ids in sorted(conversations, key=len, reverse=True):
+        size = len(ids) + 1
+        if size > CONTEXT:
+            continue
+        room = next((room for room in range(size, CONTEXT + 1) if by_room.get(room)), None)
+        if room is None:
+            rows.append(([], []))
+            place, room = len(rows) - 1, CONTEXT
+        else:
+            place = by_room[room].pop()
+        rows[place][0].extend([TEXT, *ids])
+        rows[place][1].extend([False, *supervised(ids)])
+        by_room.setdefault(room - size, []).append(place)
+    random.Random(seed).shuffle(rows)
+    return rows
 
 
-def _batch(members: list[list[int]], length: int, ends: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Right-padded inputs and targets, shape (rows, length); padding is never a target."""
-    inputs = torch.zeros(len(members), length, dtype=torch.long)  # id 0 is <|pad|>
-    targets = torch.full((len(members), length), IGNORED)
-    for row, ids in enumerate(members):
-        inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
-        targets[row, : len(ids) - 1] = torch.tensor(supervised(ids, *ends))
-    return inputs, targets
+def instruct(
+    places: Places, *, epochs: float, rate: float, seed: int, device: str, until: int | None = None
+) -> dict[str, Any]:
+    """Tune the pre-trained model, and write the model folder ``instructed`` and ``instruct.json``.
 
-
-def main() -> None:
-    """Train within the budget; writes the model folder and instruct.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=18.0, help="wall-time budget (default: 18)")
-    parser.add_argument("--tokens-per-second", type=float, default=6000.0, help="plans the steps (default: 6000)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eager", action="store_true", help="do not compile the step (no C++ compiler needed)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    tokenizer = load_tokenizer()
-    model = AutoModelForCausalLM.from_pretrained(
-        need(BUILD / "pretrained", "run pretrain.py first"), dtype=torch.float32
+    Raises:
+        DataError: an earlier step's files are missing. StudyError: another tuning was begun.
+    """
+    base = places.need("pretrained", "pretrain.py")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(device)
+    weights = sum(value.numel() for value in model.parameters())
+    places.check_room("instruction tuning", disk_bytes=40 * weights, memory_bytes=20 * weights + 2e9)
+    held, rows = _rows(places, seed)
+    steps = max(1, round(epochs * len(rows) / ROWS_A_STEP))
+    tokens = sum(len(ids) for ids, _ in rows)
+    say(f"{tokens} tokens in {len(rows)} rows, {steps} steps of {ROWS_A_STEP} rows")
+    loss_sum = fastest_loss(model, tokenizer)
+    identity = {"epochs": epochs, "rate": rate, "seed": seed, "rows": len(rows), "tokens": tokens}
+    warmup = min(WARMUP_STEPS, max(1, steps // 4))
+    course = Course(
+        rates=tuple(rate * min((at + 1) / warmup, (steps - at) / steps) for at in range(steps)),
+        batches_at=lambda step: _batches(rows, step, seed),
+        loss_sum=loss_sum,
+        optimizer="muon",
+        identity=identity,
     )
-    ends = (tokenizer.convert_tokens_to_ids("<|assistant|>"), tokenizer.eos_token_id)
-    rows = read_built_rows("instructions.jsonl")
-    held, rows = rows[:HELD_OUT], rows[HELD_OUT:]
-    batches = make_batches(rows, options.seed, ends)
-    held_batches = make_batches(held, options.seed, ends)
-    tokens = float(np.mean([inputs.numel() for inputs, _ in batches]))
-    steps = int(options.minutes * 60 * options.tokens_per_second / tokens)
-    print(
-        len(batches), "batches,", steps, "steps planned, lengths", Counter(b[0].shape[1] for b in batches), flush=True
-    )
-    summed = loss_function(not options.eager)
-    torch._dynamo.config.recompile_limit = 2 * len(LENGTHS) + 2
-
-    def batches_at(step: int) -> Sequence[tuple[Tensor, Tensor]]:
-        return [batches[step % len(batches)]]
-
-    def loss_sum(module: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
-        inputs, targets = batch
-        return summed(module, inputs, targets), int((targets != IGNORED).sum())
-
-    def validate() -> float:
-        nats, count = 0.0, 0
-        for inputs, targets in held_batches:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = model(input_ids=inputs, use_cache=False).logits
-            nats += F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum").item()
-            count += int((targets != IGNORED).sum())
-        return nats / count
-
-    config = TrainConfig(
-        steps,
-        RATE,
-        warmup_share=0.03,
-        weight_decay=0.1,
-        betas=(0.9, 0.99),
-        validate_every=max(1, steps // 6),
-        checkpoint_every_s=30.0,
-        seed=options.seed,
-    )
-    started, printed = time.monotonic(), 0.0
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal printed
-        if progress.validation is not None:
-            print(f"{progress.step} validation {progress.validation:.4f} nats per answer token", flush=True)
-            export(model, tokenizer, BUILD / "instructed")
-        if time.monotonic() - printed > 30:
-            printed = time.monotonic()
-            print(
-                f"{progress.step}/{progress.steps} loss {progress.loss:.3f} {printed - started:.0f} s, "
-                f"{progress.left_s:.0f} s left",
-                flush=True,
-            )
-
-    result = train(
-        model,
-        batches_at,
-        loss_sum,
-        config,
-        validate=validate,
-        folder=BUILD / "instruct",
-        on_progress=on_progress,
-        autocast=torch.bfloat16,
-    )
-    export(model, tokenizer, MODEL)
+    losses = run_steps(model, course, places.build / "instruct", on_step=_Teller(steps), until=until)
+    if until is not None and len(losses) < steps:
+        return {"steps": len(losses)}
+    export(model, tokenizer, places.build / "instructed")
     report = {
-        "steps": result.steps_done,
-        "tokens": int(result.steps_done * tokens),
-        "epochs": round(result.steps_done / len(batches), 2),
-        "wall_s": time.monotonic() - started,
-        "validation": [(point.step, point.validation) for point in result.curve if point.validation is not None],
-        "best_step": result.best_step,
-        "heldout_bits_per_character": heldout_bits(model, tokenizer, 65_536),
+        **identity,
+        "steps": steps,
+        "learnt_nats_per_token": round(sum(losses[-20:]) / len(losses[-20:]), 4),
+        "unseen_nats_per_token": round(_loss_of(model, held, loss_sum, device), 4),
+        "heldout_bits_per_character": heldout_bits(model, tokenizer, places, 5),
     }
-    write_json(BUILD / "instruct.json", report)
-    print(report)
+    write_json(places.build / "instruct.json", report)
+    return report
+
+
+class _Teller:
+    def __init__(self, steps: int) -> None:
+        self.steps, self.seconds, self.taken = steps, 0.0, 0
+
+    def __call__(self, told: Told) -> None:
+        self.seconds, self.taken = self.seconds + told.seconds, self.taken + 1
+        if told.step % 20 == 0 or told.step in (1, self.steps):
+            left = (self.steps - told.step) * self.seconds / self.taken
+            say(f"step {told.step} of {self.steps}, loss {told.loss:.3f} nats a token, {left / 60:.1f} min left")
+
+
+def _rows(places: Places, seed: int) -> tuple[list[Packed], list[Packed]]:
+    """Return rows of the conversations that are kept from training, and of the others."""
+    found = [row["ids"] for row in read_lines(places.need("instructions.jsonl", "tasks.py"))]
+    count = min(HELD_OUT, len(found) // 10)
+    if len(found) < 10:
+        raise DataError(f"expected at least 10 conversations, got {len(found)}", "Run tasks.py on all the data.")
+    return packed_rows(found[:count], seed), packed_rows(found[count:], seed)
+
+
+def _batches(rows: Sequence[Packed], step: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Yield the micro-batches of a step: rows in an order drawn anew for each epoch."""
+    chosen = []
+    for at in range(step * ROWS_A_STEP, (step + 1) * ROWS_A_STEP):
+        epoch, place = divmod(at, len(rows))
+        chosen.append(rows[_order(seed, epoch, len(rows))[place]])
+    for start in range(0, len(chosen), MICRO_ROWS):
+        yield _batch(chosen[start : start + MICRO_ROWS])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    return random.Random(f"{seed}/{epoch}").sample(range(count), count)
+
+
+def _batch(rows: Sequence[Packed]) -> dict[str, Tensor]:
+    """Return rows filled up to the longest by a text of padding, of which nothing is learnt."""
+    length = max(len(ids) for ids, _ in rows)
+    filled = [[*ids, TEXT, *[PAD] * length][:length] for ids, _ in rows]
+    learnt = [[*marked, *[False] * length][:length] for _, marked in rows]
+    return labelled(torch.tensor(filled), torch.tensor(learnt))
+
+
+def _loss_of(model: Any, rows: Sequence[Packed], loss_sum: Any, device: str) -> float:
+    model.eval()
+    nats, tokens = 0.0, 0
+    for start in range(0, len(rows), MICRO_ROWS):
+        batch = {name: value.to(device) for name, value in _batch(rows[start : start + MICRO_ROWS]).items()}
+        with torch.no_grad(), torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+            loss, count = loss_sum(model, batch)
+        nats, tokens = nats + loss.item(), tokens + count
+    return nats / max(1, tokens)
+
+
+def _step(chosen: argparse.Namespace, places: Places) -> None:
+    torch.set_num_threads(chosen.threads)
+    report = instruct(places, epochs=chosen.epochs, rate=chosen.rate, seed=chosen.seed, device=chosen.device)
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main()
+    parser = add_training_options(options(__doc__ or ""))
+    parser.add_argument("--epochs", type=float, default=2.0, help="times that every conversation is read (default: 2)")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
+    run_step(parser, _step)

@@ -1,181 +1,242 @@
-"""Step 4: pre-train by next-token prediction within a wall-time budget.
-
-Two stages: at a constant rate on windows of 256 tokens until three quarters of the budget are spent, then down to
-zero on windows of 512 with instruction text mixed in (warm-up–stable–decay). Both resume from their checkpoint.
-"""
+"""Step 4: pre-train by next-token prediction. Says first what it will take; goes on where it was killed."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from network import export, heldout_bits, load_tokenizer, loss_function, new_model, window_batch, windows
-from places import BUILD, need, write_json
-from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from curve import Curve, best_point
+from loop import Course, Told, run_steps
+from network import SHAPES, SHIPPED_WEIGHTS, document_bits, export, labelled, load_tokenizer, new_model, shape_named
+from places import Places, options, read_lines, run_step, say, write_json
+from rows import MICRO_TOKENS, Streams, batches_of, open_stream
+from schedule import Plan, steps_of
+from transformers import PreTrainedTokenizerFast
 
-from taskfit.tuning.checkpoint import load_state
-from taskfit.tuning.trainer import Progress, TrainConfig, train
+from taskfit.errors import ConfigError, StudyError
+from taskfit.tuning.loss import choose_loss
+from taskfit.tuning.trainer import LossSum
 
-TOKENS_PER_STEP = 4096
-RATE = 2e-3
-STABLE_SHARE = 0.75
-INSTRUCTION_SHARE = 0.25
-EXPORT_EVERY_S = 300.0
-SPEED_OF_LONG_WINDOWS = 0.8  # tokens per second with windows of 512, relative to 256; measured
-SETTINGS = {"weight_decay": 0.1, "betas": (0.9, 0.99), "clip_norm": 1.0, "checkpoint_every_s": 30.0}
+__all__ = ["choose", "course_of", "heldout_bits", "measure", "pretrain"]
 
+TOKENS_A_WEIGHT = 10
+"""Tokens read for each weight where no scaling study says otherwise: half of what Hoffmann et al. 2022 found best for
+the compute alone, as a small corpus is read several times anyway and a wider model is the better one to tune."""
 
-Plan = dict[str, float]
-
-
-class TimeIsUpError(Exception):
-    """The stage's share of the budget is spent."""
+SAY_EVERY_S, MEASURE_EVERY_S = 30.0, 1800.0
 
 
-@dataclass
-class Clock:
-    """Wall seconds of one stage since it was started or resumed, and its held-out curve."""
+def pretrain(places: Places, plan: Plan, device: str, *, heldout: int = 3, until: int | None = None) -> dict[str, Any]:
+    """Train by a plan, and write the model folder ``pretrained`` and ``pretrain.json``.
 
-    stage: str
-    budget_s: float
-    model: LlamaForCausalLM
-    tokenizer: PreTrainedTokenizerFast
+    Args:
+        places: the folders.
+        plan: what to do; kept in ``pretrain-plan.json``.
+        device: a torch device.
+        heldout: held-out documents of each kind that are measured in the course of it; 0: none.
+        until: the step to stop before, for tests of a stopped run; None: the end.
 
-    def __post_init__(self) -> None:
-        self.started = self.exported = self.printed = time.monotonic()
-        self.steps_done, self.tokens_per_s = 0, 0.0
-        path = BUILD / f"{self.stage}-curve.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        self.curve: list[dict[str, object]] = found
-
-    def __call__(self, progress: Progress) -> None:
-        """Print, evaluate, export and stop, each in its time."""
-        now = time.monotonic()
-        self.steps_done, self.tokens_per_s = progress.step, progress.tokens_per_s
-        if now - self.printed > 30 or progress.step in (1, 10, 50):
-            self.printed = now
-            print(
-                f"{self.stage} {progress.step}/{progress.steps} loss {progress.loss:.3f} norm "
-                f"{progress.gradient_norm:.2f} {progress.tokens_per_s:.0f} tokens/s {now - self.started:.0f} s",
-                flush=True,
-            )
-        is_up = now - self.started > self.budget_s
-        if now - self.exported > EXPORT_EVERY_S or is_up or progress.step == progress.steps:
-            bits = heldout_bits(self.model, self.tokenizer)
-            self.curve.append({"step": progress.step, "wall_s": round(now - self.started), "bits": bits})
-            print(self.stage, progress.step, "held-out bits per character", bits, flush=True)
-            export(self.model, self.tokenizer, BUILD / "pretrained")
-            write_json(BUILD / f"{self.stage}-curve.json", self.curve)
-            self.exported = time.monotonic()
-        if is_up:
-            raise TimeIsUpError
+    Raises:
+        DataError: an earlier step's files are missing. ResourceError: too little room. StudyError: the folder holds a
+        training by another plan.
+    """
+    tokenizer, streams = _inputs(places)
+    shape = shape_named(plan.size)
+    weights = shape.parameters(len(tokenizer))
+    # Weights, two moments and gradients in float32, the checkpoint's copy, and activations of a micro-batch.
+    memory = 20 * weights + MICRO_TOKENS * shape.width * shape.layers * 60 + 1e9
+    places.check_room("pre-training", disk_bytes=40 * weights, memory_bytes=memory)
+    _keep_plan(places.build / "pretrain-plan.json", plan)
+    model = new_model(shape, tokenizer, plan.seed).to(device)
+    course = course_of(model, plan, streams, tokenizer)
+    curve = _Curve(places, model, tokenizer, plan, heldout)
+    losses = run_steps(model, course, places.build / "pretrain", on_step=curve, until=until)
+    if until is not None and len(losses) < len(course.rates):
+        return {"steps": len(losses)}
+    export(model, tokenizer, places.build / "pretrained")
+    end = losses[-max(1, len(losses) // 50) :]
+    report = {"plan": plan.as_json(), "parameters": weights, "steps": len(losses), "loss": sum(end) / len(end)}
+    write_json(places.build / "pretrain.json", {**report, "losses": losses[:: max(1, len(losses) // 500)]})
+    return report
 
 
-@lru_cache(maxsize=2)
-def shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The window order of one epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(count)
+def course_of(model: torch.nn.Module, plan: Plan, streams: Streams, tokenizer: PreTrainedTokenizerFast) -> Course:
+    """Return the training that a plan stands for."""
+    steps = steps_of(plan)
+    identity = {**plan.as_json(), "text_tokens": len(streams[0]), "instruction_tokens": len(streams[1])}
+    return Course(
+        rates=tuple(plan.rate * step.rate_share for step in steps),
+        batches_at=lambda number: batches_of(steps[number], streams, plan),
+        loss_sum=fastest_loss(model, tokenizer),
+        optimizer="muon" if plan.optimizer == "muon" else "adamw",
+        identity=identity,
+    )
 
 
-def take(ids: np.ndarray, first: int, count: int, length: int, seed: int) -> Tensor:
-    """``count`` windows from position ``first`` of an endless shuffled stream of epochs."""
-    starts = windows(ids, length)
-    chosen = [
-        starts[shuffled(seed, at // len(starts), len(starts))[at % len(starts)]] for at in range(first, first + count)
+def fastest_loss(model: Any, tokenizer: PreTrainedTokenizerFast) -> LossSum:
+    """Return the library's fastest loss that agrees with the model's own: its packed layers on a processor."""
+    rows = torch.randint(len(tokenizer) - 8, (2, 32), generator=torch.Generator().manual_seed(0)) + 8
+    batch = {name: value.to(model.device) for name, value in labelled(rows).items()}
+    return choose_loss(model, "decoder", batch, autocast=torch.bfloat16).loss_sum
+
+
+def measure(size: str, tokenizer: PreTrainedTokenizerFast, device: str, tokens: int = MICRO_TOKENS) -> float:
+    """Return the tokens a second that a size trains at here, optimiser included, from one step after a warm one."""
+    model = new_model(shape_named(size), tokenizer, 0).to(device)
+    stream = torch.randint(8, len(tokenizer), (200_000,), generator=torch.Generator().manual_seed(0))
+    streams = (stream.numpy().astype("uint16"), stream.numpy().astype("uint16"))
+    plan = Plan(size, 4 * tokens, first_batch=tokens, batch=tokens, decay_share=0.25, instruction_share=0.0)
+    course = course_of(model, plan, streams, tokenizer)
+    rates: list[float] = []
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        run_steps(model, course, Path(folder), on_step=lambda told: rates.append(told.tokens / told.seconds), until=2)
+    return rates[-1]
+
+
+def choose(
+    hours: float, tokenizer: PreTrainedTokenizerFast, device: str, ratio: float, curve: Curve | None = None
+) -> tuple[str, int, float]:
+    """Return size, tokens and tokens a second for so many hours: the size that a fitted curve says is best.
+
+    Without a curve it is the largest that reads ``ratio`` tokens a weight. The rate is measured for one size, and the
+    others are taken to do the same work a second.
+    """
+    entries = len(tokenizer)
+    work = measure("6m", tokenizer, device) * SHAPES["6m"].flops_per_token(entries, 512)
+
+    def rate(name: str) -> float:
+        return work / SHAPES[name].flops_per_token(entries, 512)
+
+    weights = {name: shape.parameters(entries) for name, shape in SHAPES.items()}
+    read = [
+        name for name, own in weights.items() if own <= SHIPPED_WEIGHTS and rate(name) * hours * 3600 >= ratio * own
     ]
-    return window_batch(ids, np.array(chosen), length)
+    best = (read or list(SHAPES))[-1 if read else 0]
+    if curve is not None:
+        best = best_point(curve, work * hours * 3600, entries)[0]
+    return best, int(rate(best) * hours * 3600), rate(best)
 
 
-def stable_stage(model: LlamaForCausalLM, clock: Clock, seed: int, is_compiled: bool) -> None:
-    """Train at a constant rate until the stage's time is up."""
-    ids = np.load(need(BUILD / "corpus.npy", "run tokenizer.py first"), mmap_mode="r")
-    count = TOKENS_PER_STEP // 256
-    summed = loss_function(is_compiled)
-    steps = len(windows(ids, 256)) * 2 // count  # two epochs at most; the clock mostly stops earlier
-    config = TrainConfig(steps, RATE, warmup_share=100 / steps, decay="constant", seed=seed, **SETTINGS)  # type: ignore[arg-type]
-
-    def batches_at(step: int) -> Sequence[Tensor]:
-        return [take(ids, step * count, count, 256, seed)]
-
-    def loss_sum(module: torch.nn.Module, batch: Tensor) -> tuple[Tensor, int]:
-        return summed(module, batch[:, :-1], batch[:, 1:].contiguous()), batch[:, 1:].numel()
-
-    with suppress(TimeIsUpError):
-        train(model, batches_at, loss_sum, config, folder=BUILD / "stable", on_progress=clock, autocast=torch.bfloat16)
+def heldout_bits(
+    model: Any, tokenizer: PreTrainedTokenizerFast, places: Places, documents: int, characters: int = 4000
+) -> dict[str, float]:
+    """Return bits per character of the beginnings of a few held-out documents of each kind."""
+    chosen: dict[str, list[str]] = {}
+    for row in read_lines(places.need("heldout.jsonl", "corpus.py")):
+        kind = chosen.setdefault(row["kind"], [])
+        if len(kind) < documents:
+            kind.append(row["text"][:characters])
+    found = {kind: document_bits(model, tokenizer, texts) for kind, texts in chosen.items()}
+    return {kind: round(sum(bits for bits, _ in one) / sum(n for _, n in one), 4) for kind, one in found.items()}
 
 
-def decay_stage(model: LlamaForCausalLM, clock: Clock, seed: int, steps: int, is_compiled: bool) -> None:
-    """Train down to a rate of zero, with windows of instruction text among the others."""
-    ids = np.load(BUILD / "corpus.npy", mmap_mode="r")
-    tasks = np.load(need(BUILD / "instructions.npy", "run tasks.py first"), mmap_mode="r")
-    count = TOKENS_PER_STEP // 512
-    of_tasks = max(1, round(count * INSTRUCTION_SHARE))
-    summed = loss_function(is_compiled)
-    config = TrainConfig(steps, RATE, warmup_share=min(0.5, 20 / steps), seed=seed, **SETTINGS)  # type: ignore[arg-type]
+class _Curve:
+    """Tells how the training goes, and measures held-out text now and then."""
 
-    def batches_at(step: int) -> Sequence[Tensor]:
-        # Another seed than in the stable stage: its text came in another order and windows of another length.
-        text = take(ids, step * (count - of_tasks), count - of_tasks, 512, seed + 1)
-        return [torch.cat([text, take(tasks, step * of_tasks, of_tasks, 512, seed + 2)])]
+    def __init__(
+        self, places: Places, model: Any, tokenizer: PreTrainedTokenizerFast, plan: Plan, documents: int
+    ) -> None:
+        self.places, self.model, self.tokenizer, self.documents = places, model, tokenizer, documents
+        self.steps = steps_of(plan)
+        self.told = self.measured = time.monotonic()
+        self.tokens, self.seconds = 0, 0.0
 
-    def loss_sum(module: torch.nn.Module, batch: Tensor) -> tuple[Tensor, int]:
-        return summed(module, batch[:, :-1], batch[:, 1:].contiguous()), batch[:, 1:].numel()
+    def __call__(self, told: Told) -> None:
+        self.tokens, self.seconds = self.tokens + told.tokens, self.seconds + told.seconds
+        now = time.monotonic()
+        if now - self.told < SAY_EVERY_S and told.step not in (1, len(self.steps)):
+            return
+        self.told = now
+        last = self.steps[-1]
+        whole = last.tokens_before + last.length * (last.text_rows + last.instruction_rows)
+        done = self.steps[told.step - 1].tokens_before + told.tokens
+        left = max(0, whole - done) / (self.tokens / self.seconds)
+        say(
+            f"step {told.step} of {len(self.steps)}, {done / 1e6:.2f} M tokens, loss {told.loss:.3f}, norm "
+            f"{told.norm:.2f}, {self.tokens / self.seconds:.0f} tokens/s, {left / 60:.0f} min left"
+        )
+        if self.documents and now - self.measured > MEASURE_EVERY_S:
+            bits = heldout_bits(self.model, self.tokenizer, self.places, self.documents)
+            say(f"held-out bits per character {bits}")
+            self.measured = time.monotonic()
 
-    train(model, batches_at, loss_sum, config, folder=BUILD / "decay", on_progress=clock, autocast=torch.bfloat16)
+
+def _inputs(places: Places) -> tuple[PreTrainedTokenizerFast, Streams]:
+    tokenizer = load_tokenizer(places.need("tokenizer", "tokenizer.py"))
+    text = open_stream(places.need("corpus.bin", "tokenizer.py"))
+    return tokenizer, (text, open_stream(places.need("instructions.bin", "tasks.py")))
 
 
-def plan_decay(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> Plan:
-    """The plan of the second stage, made by ending the first one and kept for a resumed run."""
-    path = BUILD / "decay-plan.json"
+def _keep_plan(path: Path, plan: Plan) -> None:
+    """Keep the plan, or refuse another one than the folder has."""
     if not path.exists():
-        budget_s = options.minutes * 60
-        clock = Clock("stable", budget_s * STABLE_SHARE, model, tokenizer)
-        stable_stage(model, clock, options.seed, not options.eager)
-        speed = clock.tokens_per_s * SPEED_OF_LONG_WINDOWS
-        steps = max(50, int(speed * budget_s * (1 - STABLE_SHARE) / TOKENS_PER_STEP))
-        wall_s = time.monotonic() - clock.started
-        write_json(path, {"stable_steps": clock.steps_done, "last_stable_wall_s": wall_s, "steps": steps})
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+        write_json(path, plan.as_json())
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    own = plan.as_json()
+    differing = [f"{name} was {kept.get(name)}, now {own[name]}" for name in own if kept.get(name) != own[name]]
+    if differing:
+        raise StudyError(
+            f"{path} is of another plan: {'; '.join(differing)}",
+            f"Run without options to go on with it, or delete {path.name} and the folder pretrain to start anew.",
+        )
 
 
-def main() -> None:
-    """Train within the budget; writes ``pretrained`` and pretrain.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=45.0, help="wall-time budget (default: 45)")
+def _plan(chosen: argparse.Namespace, places: Places) -> Plan:
+    """Return the plan that was begun, or a new one from the options, and say what it takes."""
+    path = places.build / "pretrain-plan.json"
+    if path.exists() and chosen.size is None and chosen.tokens is None:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Plan(**{field.name: kept[field.name] for field in fields(Plan)})
+    tokenizer = load_tokenizer(places.need("tokenizer", "tokenizer.py"))
+    if chosen.hours <= 0 or (chosen.tokens is not None and chosen.tokens < 1):
+        raise ConfigError(f"hours and tokens must be above 0 (got {chosen.hours} and {chosen.tokens})")
+    if chosen.size is None:
+        study = places.build / "scaling.json"
+        curve = Curve(**places.built("scaling.json", "scaling.py")["curve"]) if study.exists() else None
+        size, tokens, rate = choose(chosen.hours, tokenizer, chosen.device, chosen.ratio, curve)
+    else:
+        size, rate = chosen.size, measure(chosen.size, tokenizer, chosen.device)
+        tokens = int(rate * chosen.hours * 3600)
+    plan = Plan(size, chosen.tokens or tokens, rate=chosen.rate, optimizer=chosen.optimizer, seed=chosen.seed)
+    weights = shape_named(size).parameters(len(tokenizer))
+    lengths = Counter(step.length for step in steps_of(plan))
+    say(
+        f"{size}: {weights / 1e6:.1f} M weights, {plan.tokens / 1e6:.1f} M tokens in {sum(lengths.values())} steps, "
+        f"{rate:.0f} tokens/s measured: about {plan.tokens / rate / 3600:.1f} h"
+    )
+    return plan
+
+
+def _step(chosen: argparse.Namespace, places: Places) -> None:
+    torch.set_num_threads(chosen.threads)
+    plan = _plan(chosen, places)
+    if not chosen.dry_run:
+        print(json.dumps(pretrain(places, plan, chosen.device)))
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the options of all steps that train."""
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eager", action="store_true", help="do not compile the step (no C++ compiler needed)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    tokenizer = load_tokenizer()
-    model = new_model(tokenizer, options.seed)
-    print(sum(parameter.numel() for parameter in model.parameters()), "parameters", flush=True)
-    plan = plan_decay(model, tokenizer, options)
-    state = load_state(need(BUILD / "stable", "the stable stage has left no checkpoint"))
-    if state is not None:
-        model.load_state_dict(dict(state.weights), strict=False)  # the tied output matrix has no entry of its own
-    torch._dynamo.reset()
-    clock = Clock("decay", float("inf"), model, tokenizer)
-    decay_stage(model, clock, options.seed, int(plan["steps"]), not options.eager)
-    export(model, tokenizer, BUILD / "pretrained")
-    report = {
-        **plan,
-        "decay_wall_s": time.monotonic() - clock.started,
-        "tokens": int((plan["stable_steps"] + plan["steps"]) * TOKENS_PER_STEP),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "heldout_bits_per_character": heldout_bits(model, tokenizer, 65_536),
-    }
-    write_json(BUILD / "pretrain.json", report)
-    print(report)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    parser = add_training_options(options(__doc__ or ""))
+    parser.add_argument("--hours", type=float, default=3.0, help="time to spend; decides size and tokens (default: 3)")
+    parser.add_argument("--size", choices=SHAPES, help="instead of the size chosen for the hours")
+    parser.add_argument("--tokens", type=int, help="instead of the tokens that the hours allow")
+    parser.add_argument("--ratio", type=float, default=TOKENS_A_WEIGHT, help="least tokens a weight (default: 10)")
+    parser.add_argument("--rate", type=float, default=Plan.rate, help="peak learning rate")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
+    run_step(parser, _step)

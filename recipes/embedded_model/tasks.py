@@ -1,16 +1,28 @@
-"""Step 3: render the instruction families as conversations, decontaminate them, and write them as token ids."""
+"""Step 3: render the instruction families as conversations, without evaluation text, and write them as token ids.
+
+Shares are examples-proportional with a cap (Wei et al. 2022, section 2.4): a family gives as many conversations as it
+has items, but no more than its cap.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from evaluation_text import EvaluationText
 from families import Family, Item, families
-from network import CONTEXT, load_tokenizer
-from overlap import EvaluationText
-from places import BUILD, write_json, write_rows
+from network import CONTEXT, TEXT, as_stream, load_tokenizer
+from places import Places, options, run_step, say, write_json, write_rows
+from text_hashes import WordHashes
+
+from taskfit.errors import DataError
+from taskfit.files import write_bytes
+
+__all__ = ["build", "conversation"]
 
 SEED = 0
 WITH_OPTIONS = (
@@ -150,54 +162,71 @@ def shuffled_options(rng: random.Random, item: Item) -> Item:
     return Item(item.text, item.answer, tuple(rng.sample(item.options, len(item.options))))
 
 
-def render_all(evaluated: EvaluationText, dropped: Counter[str]) -> list[dict[str, object]]:
-    """All conversations of all families, shuffled."""
-    rows: list[dict[str, object]] = []
-    for family in families():
+def render_all(places: Places, evaluated: EvaluationText, share: float, dropped: Counter[str]) -> list[dict[str, Any]]:
+    """Return all conversations of all families, shuffled; ``dropped`` counts items left out, by reason.
+
+    Args:
+        places: the folders.
+        evaluated: the texts of evaluation.
+        share: of each family's conversations; below 1 for a trial.
+        dropped: added to.
+    """
+    rows: list[dict[str, Any]] = []
+    words = WordHashes()
+    for family in families(places):
         rng = random.Random(f"{SEED}/{family.name}")
-        family.items = [item for item in family.items if item.text.strip() and item.answer.strip()]
-        clean = [item for item in family.items if not evaluated.contains_row(item.text)]
-        dropped["overlap with an evaluation set"] += len(family.items) - len(clean)
-        family.items = clean
-        for item in clean:
-            family.by_label.setdefault(item.answer, []).append(item)
-        for _ in range(min(family.cap, len(clean))):
-            messages = conversation(rng, family)
-            rows.append(
-                {"family": family.name, "source": family.source, "licence": family.licence, "messages": messages}
-            )
+        known = [item for item in family.items if item.text.strip() and item.answer.strip()]
+        known = rng.sample(known, min(len(known), 4 * family.cap))
+        family.items = [item for item in known if not evaluated.holds(item.text, words)]
+        dropped["overlap with an evaluation set"] += len(known) - len(family.items)
+        if not family.items:
+            continue
+        family.group_by_label()
+        facts = {"family": family.name, "source": family.source, "licence": family.licence}
+        count = max(1, round(share * min(family.cap, len(family.items))))
+        rows += [{**facts, "messages": conversation(rng, family)} for _ in range(count)]
+        say(f"{family.name}: {len(family.items)} items")
     random.Random(SEED).shuffle(rows)
     return rows
 
 
-def main() -> None:
-    """Write instructions.jsonl (ids and roles), instructions.npy (packed text) and tasks.json."""
-    tokenizer = load_tokenizer()
+def build(places: Places, share: float = 1.0) -> dict[str, Any]:
+    """Write instructions.jsonl (ids and roles), instructions.bin (texts one behind the other) and tasks.json.
+
+    Raises:
+        DataError: data sets or the tokenizer are missing, or nothing is left to train on.
+    """
+    places.check_room("the instruction data", disk_bytes=3e8 * share, memory_bytes=2.5e9)
+    tokenizer = load_tokenizer(places.need("tokenizer", "tokenizer.py"))
     dropped: Counter[str] = Counter()
-    rows = render_all(EvaluationText(), dropped)
+    rows = render_all(places, EvaluationText.read(places, WordHashes()), share, dropped)
     texts = [tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows]
-    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    kept = []
-    for row, tokens in zip(rows, ids, strict=True):
-        if len(tokens) > CONTEXT:
-            dropped["longer than the context"] += 1
-        else:
-            kept.append({**row, "ids": tokens})
-    write_rows(BUILD / "instructions.jsonl", kept)
-    packed = np.concatenate([np.array(row["ids"], dtype=np.uint16) for row in kept])
-    np.save(BUILD / "instructions.npy", packed)
-    licences = sorted({(row["source"], row["licence"]) for row in kept})
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    kept = [{**row, "ids": ids} for row, ids in zip(rows, encoded, strict=True) if len(ids) < CONTEXT]
+    dropped["longer than the context"] += len(rows) - len(kept)
+    if not kept:
+        raise DataError("no conversation is left to train on", "Check the data folder.")
+    write_rows(places.build / "instructions.jsonl", kept)
+    stream = as_stream([[TEXT, *row["ids"]] for row in kept])
+    write_bytes(places.build / "instructions.bin", stream.tobytes())
     report = {
         "conversations": len(kept),
-        "tokens": len(packed),
-        "dropped": dropped,
-        "by_source": Counter(row["source"] for row in kept),
+        "tokens": len(stream),
         "families": len({row["family"] for row in kept}),
-        "licences": licences,
+        "dropped": dict(dropped),
+        "by_source": dict(Counter(row["source"] for row in kept).most_common()),
+        "licences": sorted({(row["source"], row["licence"]) for row in kept}),
     }
-    write_json(BUILD / "tasks.json", report)
-    print({key: value for key, value in report.items() if key != "licences"})
+    write_json(places.build / "tasks.json", report)
+    return report
+
+
+def _step(chosen: argparse.Namespace, places: Places) -> None:
+    report = build(places, chosen.share)
+    print(json.dumps({key: value for key, value in report.items() if key != "licences"}))
 
 
 if __name__ == "__main__":
-    main()
+    parser = options(__doc__ or "")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the conversations, for a trial (default: 1)")
+    run_step(parser, _step)

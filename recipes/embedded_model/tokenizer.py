@@ -1,24 +1,34 @@
-"""Step 2: train the byte-level BPE tokenizer, then write the corpus as token ids.
+"""Step 2: the byte-level BPE tokenizer, and the corpus as token ids. With ``--compare``: a table of three sizes.
 
 No beginning-of-sequence token is ever added by the tokenizer: the chat template starts with a role marker, and
-pre-training documents get their `<|text|>` here. So it can never be doubled.
+pre-training documents get their ``<|text|>`` here. So it can never be doubled.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from places import BUILD, read_built_rows, read_rows, write_json
+from network import CONTEXT, SHAPES, as_stream, load_tokenizer
+from places import Places, options, read_lines, run_step, say, write_json
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-VOCABULARY = 4096
-CONTEXT = 1024
+from taskfit.errors import ConfigError
+from taskfit.files import appearing
+
+__all__ = ["build", "compare", "encode", "train_tokenizer"]
+
 TEXT, END, PAD = "<|text|>", "<|end|>", "<|pad|>"
 ROLES = ("<|user|>", "<|assistant|>", "<|system|>")
 SPECIAL = (PAD, TEXT, END, *ROLES)  # ids 0 to 5, in this order
+SIZES = (4096, 8192, 16384)
 SAMPLE_CHARACTERS = 24_000_000
+SHORT_ANSWERS = (("clinc150", "intent"), ("flan_cot", "answer"), ("instruction_induction", "output"))
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -31,15 +41,26 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 4096 entries; every digit is a token of its own; any text survives the round trip."""
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Return a BPE tokenizer over bytes; every digit is a token of its own, and any text survives the round trip.
+
+    Args:
+        texts: to learn from.
+        vocabulary: entries, those of single bytes and of the markers included.
+
+    Raises:
+        ConfigError: fewer entries than bytes and markers, or more than two bytes can number.
+    """
+    least = 256 + len(SPECIAL)
+    if not least <= vocabulary <= 2**16:
+        raise ConfigError(f"expected a vocabulary of {least} to {2**16} entries, got {vocabulary}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -58,62 +79,110 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def sample_texts() -> list[str]:
-    """Part of the corpus, and short everyday text as the instruction data have it."""
-    rows = read_built_rows("corpus.jsonl")
-    random.Random(1).shuffle(rows)
-    texts, room = [], SAMPLE_CHARACTERS
-    for row in rows:
-        texts.append(row["text"][:20_000])
-        room -= len(texts[-1])
-        if room < 0:
-            break
-    texts += [row["text"] for name in ("clinc150", "goemotions") for row in read_rows(name, "train")]
-    texts += [row["prompt"] for row in read_rows("t0_templated", "train") if row["dataset"] != "ag_news"]
-    return texts + short_answers()
+def encode(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], path: Path) -> int:
+    """Write all texts as one row of two-byte ids, each as ``<|text|>`` text ``<|end|>``; return the number of ids.
+
+    The file appears whole or not at all; a few hundred texts are in memory at a time.
+    """
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    count = 0
+    with appearing(path) as partial, partial.open("wb") as file:
+        for some in _batches(texts, 256):
+            ids = tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
+            stream = as_stream([[bos, *one, eos] for one in ids])
+            stream.tofile(file)
+            count += len(stream)
+    return count
 
 
-def short_answers() -> list[str]:
-    """Labels and short answers as texts of their own.
+def compare(places: Places, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
+    """Return for each size: characters a token on held-out text, and the embedding's part of a model's work.
+
+    Work is told per character, as what counts is the text that a budget reads: fewer, longer tokens against a wider
+    output layer.
+    """
+    sample = list(_sample(places))
+    heldout = [row["text"] for row in read_lines(places.need("heldout.jsonl", "corpus.py"))]
+    characters = sum(map(len, heldout))
+    rows = []
+    for size in sizes:
+        tokenizer = train_tokenizer(sample, size)
+        tokens = sum(len(ids) for ids in tokenizer(heldout, add_special_tokens=False, verbose=False)["input_ids"])
+        row: dict[str, Any] = {"entries": size, "characters_per_token": round(characters / tokens, 3)}
+        for name in ("4m", "6m", "15m"):
+            shape = SHAPES[name]
+            work = shape.flops_per_token(size, 512)
+            row[f"{name}: output layer's share of work"] = round(6 * size * shape.width / work, 3)
+            row[f"{name}: work a character, MFLOP"] = round(work * tokens / characters / 1e6, 2)
+        rows.append(row)
+        say(f"tokenizer of {size} entries: {row['characters_per_token']} characters a token")
+    return rows
+
+
+def build(places: Places, vocabulary: int) -> dict[str, Any]:
+    """Train the tokenizer, then write ``corpus.bin``; a tokenizer that is there already is kept."""
+    corpus = places.need("corpus.jsonl", "corpus.py")
+    size = corpus.stat().st_size
+    places.check_room("the tokenizer", disk_bytes=size, memory_bytes=1.5e9 + 4 * min(size, SAMPLE_CHARACTERS))
+    folder = places.build / "tokenizer"
+    if not folder.exists():
+        with appearing(folder) as partial:
+            train_tokenizer(_sample(places), vocabulary).save_pretrained(partial)
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) != vocabulary:
+        raise ConfigError(
+            f"{folder} has {len(tokenizer)} entries, not {vocabulary}", "Delete the folder to train it anew."
+        )
+    tokens = encode(tokenizer, (row["text"] for row in read_lines(corpus)), places.build / "corpus.bin")
+    characters = places.built("corpus.json", "corpus.py")["characters"]
+    report = {"entries": vocabulary, "tokens": tokens, "characters_per_token": round(characters / tokens, 3)}
+    write_json(places.build / "tokenizer.json", report)
+    return report
+
+
+def _sample(places: Places) -> Iterator[str]:
+    """Yield part of the corpus, which is shuffled already, then labels and short answers as texts of their own.
 
     An answer follows its role marker without a space, so its first word needs an entry without a space too.
     """
-    answers = [label for row in read_rows("goemotions", "train") for label in row["labels"]]
-    answers += [row["intent"].replace("_", " ") for row in read_rows("clinc150", "train")]
-    answers += [row["answer"] for row in read_rows("flan_cot", "train")]
-    answers += [row["output"] for row in read_rows("instruction_induction", "train") if "output" in row]
-    answers += [row["output"] for row in read_rows("instructions", "train")]
-    return [answer for answer in answers if len(answer) <= 60] * 4
+    room = SAMPLE_CHARACTERS
+    for row in read_lines(places.need("corpus.jsonl", "corpus.py")):
+        text = row["text"][:20_000]
+        yield text
+        room -= len(text)
+        if room < 0:
+            break
+    answers = [label for row in places.rows("goemotions", "train") for label in row["labels"]]
+    for name, field in SHORT_ANSWERS:
+        answers += [str(row[field]).replace("_", " ") for row in places.rows(name, "train") if field in row]
+    random.Random(1).shuffle(answers)
+    yield from (answer for answer in answers * 3 if len(answer) <= 60)
 
 
-def encode_documents(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> np.ndarray:
-    """All documents in one row of uint16 ids, each as `<|text|>` document `<|end|>`."""
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    parts: list[np.ndarray] = []
-    for start in range(0, len(texts), 256):
-        for ids in tokenizer(texts[start : start + 256], add_special_tokens=False, verbose=False)["input_ids"]:
-            parts.append(np.array([bos, *ids, eos], dtype=np.uint16))  # noqa: PERF401
-    return np.concatenate(parts)
+def _batches(texts: Iterable[str], count: int) -> Iterator[list[str]]:
+    some: list[str] = []
+    for text in texts:
+        some.append(text)
+        if len(some) == count:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
-def main() -> None:
-    """Write the tokenizer's files, corpus.npy and heldout-<kind>.npy."""
-    tokenizer = train_tokenizer(sample_texts())
-    tokenizer.save_pretrained(BUILD / "tokenizer")
-    rows = read_built_rows("corpus.jsonl")
-    ids = encode_documents(tokenizer, [row["text"] for row in rows])
-    np.save(BUILD / "corpus.npy", ids)
-    characters = sum(len(row["text"]) for row in rows)
-    report = {"tokens": len(ids), "characters": characters, "characters_per_token": characters / len(ids)}
-    heldout: dict[str, list[str]] = {}
-    for row in read_built_rows("heldout.jsonl"):
-        heldout.setdefault(row["kind"], []).append(row["text"])
-    for kind, texts in heldout.items():
-        np.save(BUILD / f"heldout-{kind}.npy", encode_documents(tokenizer, texts))
-        report[f"heldout_{kind}_characters"] = sum(map(len, texts))
-    write_json(BUILD / "tokenizer.json", report)
-    print(report)
+def _step(chosen: argparse.Namespace, places: Places) -> None:
+    if chosen.compare:
+        rows = compare(places)
+        write_json(places.build / "tokenizer-compare.json", rows)
+        print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+        for row in rows:
+            print("| " + " | ".join(str(value) for value in row.values()) + " |")
+        return
+    print(json.dumps(build(places, chosen.vocabulary)))
 
 
 if __name__ == "__main__":
-    main()
+    parser = options(__doc__ or "")
+    parser.add_argument("--vocabulary", type=int, default=8192, help="entries (default: 8192)")
+    parser.add_argument("--compare", action="store_true", help="only compare 4096, 8192 and 16384 entries")
+    run_step(parser, _step)

@@ -1,0 +1,194 @@
+"""Steps 3 and 4: shapes, schedule, rows, optimisers, the loop that survives a kill, the scaling curve."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from taskfit.errors import DataError, StudyError, TrainingError
+
+TOKENS = 6000
+
+
+def _plan(**changes):  # type: ignore[no-untyped-def]
+    from schedule import Plan
+
+    small = {"first_batch": 256, "batch": 512, "length": 64, "decay_length": 128, "warmup_steps": 3, "rate": 1e-2}
+    return Plan(**{"size": "1m", "tokens": TOKENS, **small, **changes})
+
+
+def test_parameters_are_counted_as_torch_counts_them(encoded) -> None:  # type: ignore[no-untyped-def]
+    """Tied embeddings once."""
+    from network import SHAPES, load_tokenizer, new_model
+
+    tokenizer = load_tokenizer(encoded.build / "tokenizer")
+    for name in ("1m", "2m", "4m"):
+        counted = sum(value.numel() for value in new_model(SHAPES[name], tokenizer, 0).parameters())
+        assert SHAPES[name].parameters(len(tokenizer)) == counted
+
+
+def test_work_is_what_torch_counts(encoded) -> None:  # type: ignore[no-untyped-def]
+    """Products of forward and backward, by torch's own counter; attention there is over whole rows, not halves."""
+    from network import SHAPES, load_tokenizer, new_model
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokenizer = load_tokenizer(encoded.build / "tokenizer")
+    shape, length = SHAPES["2m"], 32
+    model = new_model(shape, tokenizer, 0)
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.ones(1, length, dtype=torch.long)).logits.sum().backward()
+    assert counter.get_total_flops() / length == pytest.approx(shape.flops_per_token(len(tokenizer), length), rel=0.05)
+
+
+def test_an_epoch_reads_every_row_once_and_the_next_shuffles_anew(tmp_path: Path) -> None:
+    """At another offset, so that other tokens end a row; the same question gives the same answer."""
+    from rows import rows_at
+
+    stream = np.arange(1000, dtype=np.uint16)
+    number = (1000 + 1) // 16 - 1
+    first, second = (rows_at(stream, epoch * number, number, 16, seed=3) for epoch in (0, 1))
+    for rows in (first, second):
+        assert len(set(rows.flatten().tolist())) == number * 16
+        assert (rows[:, 1:] - rows[:, :-1] == 1).all()
+    assert first[:, 0].tolist() != second[:, 0].tolist()
+    assert torch.equal(rows_at(stream, 5, 3, 16, seed=3), first[5:8])
+    with pytest.raises(DataError, match="at least 2000 tokens"):
+        rows_at(stream, 0, 1, 1000, seed=0)
+
+
+def test_a_stream_of_half_an_id_is_refused(tmp_path: Path) -> None:
+    """As after a copy that was cut off."""
+    from rows import open_stream
+
+    path = tmp_path / "corpus.bin"
+    for content in (b"", b"abc"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="no stream of two-byte ids"):
+            open_stream(path)
+
+
+def test_documents_in_a_row_do_not_see_each_other(encoded) -> None:  # type: ignore[no-untyped-def]
+    """The loss of a row is the sum of its documents' losses alone."""
+    from network import SHAPES, labelled, load_tokenizer, new_model
+    from pretrain import fastest_loss
+
+    tokenizer = load_tokenizer(encoded.build / "tokenizer")
+    model = new_model(SHAPES["2m"], tokenizer, 0)
+    texts = [torch.tensor([[1, *range(10, 10 + count)]]) for count in (7, 12)]
+    loss_sum = fastest_loss(model, tokenizer)
+    apart = [loss_sum(model, labelled(text)) for text in texts]
+    loss, tokens = loss_sum(model, labelled(torch.cat(texts, 1)))
+    assert tokens == 19 == sum(count for _, count in apart)
+    assert loss.item() == pytest.approx(sum(value.item() for value, _ in apart), rel=1e-4)
+    chat = torch.tensor([[3, 20, 2, 4, 21, 2]])  # user, a word, end, assistant, a word, end
+    alone, marked = (loss_sum(model, labelled(rows)) for rows in (chat, torch.cat([torch.tensor([[1]]), chat], 1)))
+    assert marked[1] == alone[1] == 5 and marked[0].item() == pytest.approx(alone[0].item(), rel=1e-4)
+
+
+def test_muon_and_adamw_train_every_weight_once(encoded) -> None:  # type: ignore[no-untyped-def]
+    """Matrices inside the layers by Muon, all others by AdamW, norms without decay."""
+    from network import SHAPES, load_tokenizer, new_model
+    from optimizer import optimizers
+
+    model = new_model(SHAPES["1m"], load_tokenizer(encoded.build / "tokenizer"), 0)
+    for kind, count in (("muon", 2), ("adamw", 1)):
+        found = optimizers(model, kind, 1e-3)  # type: ignore[arg-type]
+        own = [id(value) for one in found for group in one.param_groups for value in group["params"]]
+        assert len(found) == count
+        assert sorted(own) == sorted(id(value) for value in model.parameters())
+    assert len(found[0].param_groups[1]["params"]) == 2 * 6 + 1
+
+
+def test_a_stopped_training_ends_with_the_same_bits(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Stopped in the first stage, at its end and in the decay, against one go."""
+    import shutil
+
+    from places import Places
+    from pretrain import pretrain
+    from schedule import steps_of
+
+    plan = _plan()
+    stable = sum(not step.is_decay for step in steps_of(plan))
+    weights = []
+    for name, stops in (("one", (None,)), ("many", (2, stable, stable + 1, None))):
+        shutil.copytree(encoded.build, tmp_path / name)
+        places = Places(encoded.data, tmp_path / name)
+        for stop in stops:
+            pretrain(places, plan, "cpu", heldout=0, until=stop)
+        weights.append((places.build / "pretrained" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    with pytest.raises(StudyError, match="tokens was 6000, now 7000"):
+        pretrain(places, _plan(tokens=7000), "cpu")
+
+
+def test_training_learns(trained) -> None:  # type: ignore[no-untyped-def]
+    """The loss falls below that of guessing among all entries."""
+    report = trained.built("pretrain.json", "")
+    assert report["losses"][0] == pytest.approx(math.log(400), rel=0.1)
+    assert report["loss"] < 0.9 * report["losses"][0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """With the step, and what to lower."""
+    from loop import Course, run_steps
+    from network import SHAPES, load_tokenizer, new_model
+
+    model = new_model(SHAPES["1m"], load_tokenizer(encoded.build / "tokenizer"), 0)
+
+    def loss_sum(module, batch):  # type: ignore[no-untyped-def]
+        return module.lm_head.weight.sum() * math.nan, 1
+
+    course = Course((1e-3,), lambda step: [{"input_ids": torch.ones(1, 2)}], loss_sum, "adamw", {})
+    with pytest.raises(TrainingError, match="loss of step 1 is nan"):
+        run_steps(model, course, tmp_path)
+
+
+def test_bits_of_a_text_do_not_depend_on_windows_that_hold_it_whole(trained) -> None:  # type: ignore[no-untyped-def]
+    """Against one pass over the whole text; and every token is predicted once when it needs several windows."""
+    from network import document_bits, load_tokenizer
+    from transformers import AutoModelForCausalLM
+
+    folder = trained.build / "pretrained"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), load_tokenizer(folder)
+    text = "The quiet river by the old mill runs on through the winter morning."
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
+    with torch.no_grad():
+        exact = model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1) / math.log(2)
+    ((whole, characters),) = document_bits(model, tokenizer, [text])
+    ((parts, _),) = document_bits(model, tokenizer, [text], length=16)
+    assert characters == len(text)
+    assert whole == pytest.approx(exact, rel=0.02)
+    assert parts == pytest.approx(exact, rel=0.2)
+
+
+def test_windows_predict_every_token_once() -> None:
+    """Each new part begins where the last one ended, with at least half a window before it."""
+    from network import _windows
+
+    for count in (2, 16, 17, 18, 40, 100):
+        ids = list(range(count))
+        predicted = [token for window, first in _windows(ids, 16) for token in window[first:]]
+        assert predicted == ids[1:]
+        assert all(first >= 8 or window[0] == 0 for window, first in _windows(ids, 16))
+
+
+def test_the_scaling_curve_is_found_again() -> None:
+    """Points from a known curve; its best size for some work is the best of the known one."""
+    from curve import Curve, Point, best_point, fit_curve
+    from scaling import report_of
+
+    true = Curve(2.0, 1.5, 2.5, 0.35)
+    points = [Point(n, d, true.loss(n, d)) for n in (1e6, 2e6, 4e6) for d in (1e6, 3e6, 9e6)]
+    found = fit_curve(points)
+    for name in ("floor", "a", "b", "power"):
+        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=0.05)
+    assert best_point(found, 1e16, 8192)[0] == best_point(true, 1e16, 8192)[0]
+    report = report_of(points, [1e15, 1e17], 8192)
+    assert report["best"][0]["same_without_one"] == "9 of 9"
+    assert report["best"][1]["tokens"] > report["best"][0]["tokens"]
+    with pytest.raises(DataError, match="at least 4 trainings"):
+        fit_curve(points[:3])
