@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfit.errors import ConfigError
+from taskfit.errors import ConfigError, DataError, StudyError
 from tests.recipes.tiny_data import LEAKED
 
 
@@ -173,3 +175,50 @@ def test_only_the_assistants_turns_are_learnt_with_their_end() -> None:
     ids = [user, 10, end, assistant, 11, 12, end, user, 13, end, assistant, 14, end]
     learnt = [token for token, is_learnt in zip(ids, supervised(ids), strict=True) if is_learnt]
     assert learnt == [11, 12, end, 14, end]
+
+
+def test_instructing_goes_on_with_the_same_bits(trained, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Stopped after two steps and run again; another rate is refused."""
+    import shutil
+
+    import instruct as module
+    from instruct import instruct
+    from places import Places
+
+    monkeypatch.setattr(module, "ROWS_A_STEP", 2)
+    both = []
+    for name, stops in (("one", (None,)), ("two", (2, None))):
+        shutil.copytree(trained.build, tmp_path / name, symlinks=True)
+        places = Places(trained.data, tmp_path / name)
+        for stop in stops:
+            report = instruct(places, epochs=0.06, rate=1e-3, seed=0, device="cpu", until=stop)
+        both.append((places.build / "instructed" / "model.safetensors").read_bytes())
+        assert report["unseen_nats_per_token"] > 0
+    assert both[0] == both[1]
+    with pytest.raises(StudyError, match="rate was"):
+        instruct(places, epochs=0.06, rate=2e-3, seed=0, device="cpu")
+
+
+def test_an_earlier_step_that_was_not_run_is_named(made, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """By its file, as README has it."""
+    from instruct import instruct
+    from places import Places
+    from pretrain import pretrain
+    from schedule import Plan
+    from tokenizer import build
+
+    places = Places(made.data, tmp_path)
+    with pytest.raises(DataError, match=r"corpus.jsonl is missing") as found:
+        build(places, 400)
+    assert "Run corpus.py first" in (found.value.hint or "")
+    with pytest.raises(DataError, match="tokenizer is missing"):
+        pretrain(places, Plan("1m", 1000), "cpu")
+    with pytest.raises(DataError, match="pretrained is missing"):
+        instruct(places, epochs=1, rate=1e-3, seed=0, device="cpu")
+
+
+def test_the_report_counts_what_was_left_out(encoded) -> None:  # type: ignore[no-untyped-def]
+    """Conversations by source add up, and licences stand beside them."""
+    report = json.loads((encoded.build / "tasks.json").read_text())
+    assert sum(report["by_source"].values()) == report["conversations"] == len(_conversations(encoded))
+    assert {source for source, _ in report["licences"]} == set(report["by_source"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskfit.errors import DataError, StudyError, TrainingError
 
@@ -42,6 +45,32 @@ def test_work_is_what_torch_counts(encoded) -> None:  # type: ignore[no-untyped-
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.ones(1, length, dtype=torch.long)).logits.sum().backward()
     assert counter.get_total_flops() / length == pytest.approx(shape.flops_per_token(len(tokenizer), length), rel=0.05)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2_000, 300_000), st.floats(0.05, 0.6), st.floats(0, 0.9))
+def test_a_schedule_reads_its_tokens_in_order_and_ends_near_zero(tokens: int, decay: float, growth: float) -> None:
+    """Rows of each stage follow each other without a gap; the rate rises, stays and falls."""
+    from schedule import steps_of
+
+    plan = _plan(tokens=tokens, decay_share=decay, growth_share=growth)
+    steps = steps_of(plan)
+    for is_decay in (False, True):
+        own = [step for step in steps if step.is_decay is is_decay]
+        assert own and own[0].first_text == 0
+        for before, step in pairwise(own):
+            assert step.first_text == before.first_text + before.text_rows
+            assert step.first_instruction == before.first_instruction + before.instruction_rows
+    done = 0
+    for step in steps:
+        assert step.tokens_before == done
+        done += (step.text_rows + step.instruction_rows) * step.length
+    assert abs(done - tokens) <= 2 * plan.batch
+    shares = [step.rate_share for step in steps]
+    top = shares.index(max(shares))
+    assert shares[: top + 1] == sorted(shares[: top + 1]) and 0 < shares[-1] <= max(shares)
+    sizes = [step.text_rows for step in steps if not step.is_decay]
+    assert sizes == sorted(sizes)
 
 
 def test_an_epoch_reads_every_row_once_and_the_next_shuffles_anew(tmp_path: Path) -> None:
