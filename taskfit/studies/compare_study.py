@@ -62,6 +62,7 @@ def compare(
     jobs: int | None = None,
     budget: str | StudyBudget | None = None,
     hardware: str | None = None,
+    machines: Sequence[str] = (),
     prices: str | Path | None = None,
     is_retrying_failed: bool = False,
     retain: Sequence[str] = (),
@@ -88,6 +89,7 @@ def compare(
         budget: most that all trials together may take, over all runs, as ``30m`` or ``5usd``; None: no cap. What it
             has no room for is left out and said.
         hardware: name in the hardware price table; None: the table's default.
+        machines: names in the price table; what the study would cost there is forecast in the report.
         prices: the user's own price table.
         is_retrying_failed: run failed and timed-out trials again.
         retain: files that forgetting is measured on, ``suite`` or ``none``; none named: the task file's, or the suite.
@@ -117,6 +119,7 @@ def compare(
         jobs=jobs,
         budget=read_budget(budget) if isinstance(budget, str) else budget,
         hardware=hardware,
+        machines=tuple(machines),
         prices=None if prices is None else Path(prices),
         is_retrying_failed=is_retrying_failed,
         retain=tuple(retain),

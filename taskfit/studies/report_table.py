@@ -12,6 +12,7 @@ from taskfit.studies.words import bytes_text, figure, metric_name, money, second
 
 if TYPE_CHECKING:
     from taskfit.studies.compare import Comparison
+    from taskfit.studies.elsewhere import There
     from taskfit.studies.table import TableRow
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "cost_amounts",
     "cost_titles",
     "strip_of",
+    "there_cells",
+    "there_titles",
     "trial_cells",
     "trial_columns",
 ]
@@ -100,6 +103,18 @@ def cost_titles() -> tuple[str, ...]:
 def cost_amounts(costs: VolumeCosts) -> tuple[float, ...]:
     """Return the amounts below ``cost_titles``, in US dollars."""
     return costs.usd_labels, costs.usd_fit, costs.usd_evaluate, 1000 * costs.usd_per_row, *costs.totals
+
+
+def there_titles() -> tuple[str, ...]:
+    """Return the headings of the table of costs on another machine, after the strategy's."""
+    return "time to fit", "per row", "to fit", *(f"{volume:,} rows" for volume in VOLUMES), "how it was found"
+
+
+def there_cells(there: There) -> tuple[str, ...]:
+    """Return the texts below ``there_titles``."""
+    basis = f"{there.basis}; it needs more memory than the machine has" if there.is_too_large else there.basis
+    latency = seconds(there.latency_ms / 1000) if there.latency_ms >= 1000 else _milliseconds(there.latency_ms)
+    return seconds(there.fit_s), latency, money(there.costs.usd_fit), *map(money, there.costs.totals), basis
 
 
 def strip_of(row: TableRow, seeds: Sequence[float], scale: Scale) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.confusion import Confusion, confusion_of
+from taskfit.studies.elsewhere import Elsewhere, elsewhere
 from taskfit.studies.evidence import Evidence, Pair, evidence_of
 from taskfit.studies.interval_bar import scale_of
 from taskfit.studies.losses import Losses, losses_of
@@ -26,6 +27,8 @@ from taskfit.studies.report_table import (
     cost_amounts,
     cost_titles,
     strip_of,
+    there_cells,
+    there_titles,
     trial_cells,
     trial_columns,
 )
@@ -71,6 +74,7 @@ class ReportView:
         facts: what was run, as pairs of name and text.
         methods, references: for a paper.
         volume_costs: what the candidates of ``shown`` cost in all at volumes from a thousand to ten million.
+        elsewhere: forecasts for other machines.
         leaks: whether test rows stand in those learnt from, and the figures without them.
         alike: those that are not shown to be further than a point from the best, each with what is known.
         doubling: what twice the training rows would buy, a sentence a strategy.
@@ -105,6 +109,7 @@ class ReportView:
     methods: tuple[str, ...]
     references: tuple[str, ...]
     volume_costs: tuple[VolumeCosts, ...]
+    elsewhere: tuple[Elsewhere, ...]
     leaks: tuple[str, ...]
     alike: tuple[tuple[str, str], ...]
     doubling: tuple[str, ...]
@@ -121,13 +126,34 @@ class ReportView:
         """Rows of that table: a candidate's label, and its amounts."""
         return [(one.label, [Cell(money(usd), usd) for usd in cost_amounts(one)]) for one in self.volume_costs]
 
+    @property
+    def there_titles(self) -> tuple[str, ...]:
+        """Headings of the tables of ``elsewhere``, after the strategy's."""
+        return there_titles()
+
+    def there_rows(self, there: Elsewhere) -> list[tuple[str, tuple[str, ...]]]:
+        """Rows of such a table: a candidate's label, and its cells."""
+        return [(one.label, there_cells(one)) for one in there.candidates]
+
     def key_of(self, label: str) -> str:
         """Return the letters that stand for a candidate."""
         return next(row.key for row in self.rows if row.label == label)
 
 
-def report_view(comparison: Comparison, recommendation: Recommendation) -> ReportView:
-    """Gather what the report shows; it depends on the study's folder alone."""
+def report_view(
+    comparison: Comparison, recommendation: Recommendation, machines: Sequence[str] | None = None
+) -> ReportView:
+    """Gather what the report shows; it depends on the study's folder and, for other machines, on the price table.
+
+    Args:
+        comparison: what the study found.
+        recommendation: made of it.
+        machines: of the price table; None: those that the study names.
+
+    Raises:
+        ConfigError: a machine is unknown.
+    """
+    config = comparison.study.plan.config
     evidence = evidence_of(comparison)
     rows, metrics = table_of(comparison, recommendation), comparison.definition.metrics
     keys = {row.label: row.key for row in rows}
@@ -171,6 +197,10 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         methods=methods,
         references=references(methods),
         volume_costs=costs_at_volumes(main),
+        elsewhere=tuple(
+            elsewhere(comparison, name, config.prices)
+            for name in dict.fromkeys(config.machines if machines is None else machines)
+        ),
         leaks=_leaks(evidence),
         alike=tuple((pair.label, pair.equivalence.text) for pair in evidence.pairs if not _is_apart(pair)),
         doubling=tuple(curve.text for curve in evidence.curves),

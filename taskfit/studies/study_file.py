@@ -192,7 +192,7 @@ def _plan_from(values: dict[str, Any]) -> Plan:
     config["prices"] = None if config["prices"] is None else Path(config["prices"])
     config["budget"] = None if config.get("budget") is None else StudyBudget(**config["budget"])
     config.setdefault("jobs", config.pop("workers", None))  # its name in studies of earlier versions
-    for name in ("strategies", "models", "train_sizes", "retain"):
+    for name in ("strategies", "models", "train_sizes", "retain", "machines"):
         config[name] = tuple(config.get(name, ()))
     return Plan(
         task_path=Path(values["task_path"]),

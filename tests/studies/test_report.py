@@ -403,3 +403,13 @@ def test_methods_tell_of_stopped_and_added_seeds(finished_study):
     plan = replace(finished_study.comparison.study.plan, config=config)
     more = replace(stopped, study=replace(stopped.study, plan=plan))
     assert "Up to 4 seeds" in " ".join(report_view(more, finished_study.recommendation).methods)
+
+
+def test_models_that_cannot_be_counted_are_not_told_for_another_machine(finished_study):
+    """They are listed with the reason, and the choice there is among the others."""
+    from taskfit.studies.elsewhere import elsewhere
+
+    there = elsewhere(finished_study.comparison, "gpu-h100")
+    assert [label for label, _ in there.unknown] == ["model-right(0.93) on tiny"]
+    assert "cannot be counted" in there.unknown[0][1]
+    assert there.choices and there.choices[0].label in {one.label for one in there.candidates}
