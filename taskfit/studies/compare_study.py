@@ -9,7 +9,7 @@ from pathlib import Path
 from taskfit.studies.budget import StudyBudget, read_budget
 from taskfit.studies.budget_plan import budget_lines
 from taskfit.studies.compare import Comparison, compare_study
-from taskfit.studies.events import BudgetPlanned, OnEvent, StudyPlanned, ignore
+from taskfit.studies.events import OnEvent, StudyPlanned, StudySaid, ignore
 from taskfit.studies.evidence import evidence_of, write_result
 from taskfit.studies.memory import check_retained
 from taskfit.studies.plan import check_disk, plan
@@ -137,10 +137,10 @@ def run_study(
     planned = plan(task, config, rooms=rooms)
     check_disk(planned, folder)
     lines = budget_lines(planned, folder)
-    planned = open_folder(planned, task, folder)
+    planned = open_folder(planned, task, folder, lambda line: on_event(StudySaid(line)))
     on_event(StudyPlanned(planned))
-    if lines:
-        on_event(BudgetPlanned(lines))
+    for line in lines:
+        on_event(StudySaid(line))
     run(planned, folder, on_event=on_event, rooms=rooms)
     return open_study(folder)
 

@@ -33,6 +33,7 @@ def _sections(view: ReportView) -> Iterator[tuple[str, list[str]]]:
     yield "Total cost", _costs(view)
     for there in view.elsewhere:
         yield f"On {there.machine}: a forecast", _elsewhere(there)
+    yield "Right and wrong beside the best", _pairs(view)
     yield "Alike within a point", _list(f"{label} and the best: {words}" for label, words in view.alike)
     yield "Learning curves", [*_curves(view), *([""] if view.doubling else []), *_list(view.doubling)]
     yield "Leaks", _list(view.leaks)
@@ -64,6 +65,10 @@ def _choices(view: ReportView) -> list[str]:
 def _costs(view: ReportView) -> list[str]:
     rows = [[one.label, *map(money, cost_amounts(one))] for one in view.volume_costs]
     return _table(["strategy", *cost_titles()], rows)
+
+
+def _pairs(view: ReportView) -> list[str]:
+    return _table(["strategy", *view.pair_titles], [[label, *(c.text for c in cells)] for label, cells in view.pairs])
 
 
 def _elsewhere(there: Elsewhere) -> list[str]:

@@ -26,6 +26,8 @@ from taskfit.studies.report_table import (
     candidate_columns,
     cost_amounts,
     cost_titles,
+    pair_cells,
+    pair_titles,
     strip_of,
     there_cells,
     there_titles,
@@ -77,6 +79,7 @@ class ReportView:
         elsewhere: forecasts for other machines.
         leaks: whether test rows stand in those learnt from, and the figures without them.
         alike: those that are not shown to be further than a point from the best, each with what is known.
+        pairs: label of each but the best, and cells below ``pair_titles``: rows that only one of the two has right.
         doubling: what twice the training rows would buy, a sentence a strategy.
         losses: answers that could not be read, and worked examples without room.
         absent: sections that the study has no data for, in words.
@@ -112,6 +115,7 @@ class ReportView:
     elsewhere: tuple[Elsewhere, ...]
     leaks: tuple[str, ...]
     alike: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, tuple[Cell, ...]], ...]
     doubling: tuple[str, ...]
     losses: tuple[Losses, ...] = ()
     absent: tuple[str, ...] = ()
@@ -125,6 +129,11 @@ class ReportView:
     def cost_rows(self) -> list[tuple[str, list[Cell]]]:
         """Rows of that table: a candidate's label, and its amounts."""
         return [(one.label, [Cell(money(usd), usd) for usd in cost_amounts(one)]) for one in self.volume_costs]
+
+    @property
+    def pair_titles(self) -> tuple[str, ...]:
+        """Headings of the table of pairs, after the strategy's."""
+        return pair_titles()
 
     @property
     def there_titles(self) -> tuple[str, ...]:
@@ -162,11 +171,12 @@ def report_view(
     first = {
         c.label: read_trial_predictions(comparison.study.folder, c.results[0].spec.id) for c in comparison.candidates
     }
-    chosen, curves = recommendation.chosen, learning_curves(comparison)
+    chosen, curves = recommendation.chosen, learning_curves(comparison, evidence.curves)
     choices = () if chosen is None else choices_by_volume(comparison, recommendation.limits, recommendation.volume)
     shown = {candidate.label: keys[candidate.label] for candidate in main}
     panels, forgetting = calibration_panels(keyed), forgetting_of(keyed)
     methods = methods_text(comparison, has_calibration=bool(panels), has_forgetting=bool(forgetting))
+    has_search = any(row.search is not None for row in rows)
     scale = scale_of([end for row in rows for end in (row.low, row.high)]) if rows else None
     seeds = [[r.metrics[comparison.metric] for r in c.results] for c in comparison.candidates]
     return ReportView(
@@ -177,8 +187,8 @@ def report_view(
         choices=choices,
         rows=rows,
         verdicts=VERDICTS,
-        columns=candidate_columns(comparison, recommendation.volume),
-        cells=tuple(candidate_cells(row, metrics) for row in rows),
+        columns=candidate_columns(comparison, recommendation.volume, has_search=has_search),
+        cells=tuple(candidate_cells(row, metrics, has_search=has_search) for row in rows),
         strips=() if scale is None else tuple(strip_of(row, s, scale) for row, s in zip(rows, seeds, strict=True)),
         trial_columns=trial_columns(comparison),
         trials=trial_cells(comparison),
@@ -203,6 +213,7 @@ def report_view(
         ),
         leaks=_leaks(evidence),
         alike=tuple((pair.label, pair.equivalence.text) for pair in evidence.pairs if not _is_apart(pair)),
+        pairs=tuple(pair_cells(pair) for pair in evidence.pairs),
         doubling=tuple(curve.text for curve in evidence.curves),
         losses=losses_of(comparison.candidates, first),
         absent=()
