@@ -100,7 +100,7 @@ class EncoderPredictor:
 
         from taskfit.tuning.classifier import collate_texts
         from taskfit.tuning.counts import batches_work
-        from taskfit.tuning.training import TOKEN_BUDGET
+        from taskfit.tuning.memory_plan import TOKEN_BUDGET
 
         found: list[list[float]] = [[]] * len(texts)
         groups = split_by_length([len(ids) for ids in texts], TOKEN_BUDGET)
