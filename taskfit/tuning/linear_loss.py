@@ -14,8 +14,11 @@ from torch.nn import functional
 
 __all__ = ["linear_cross_entropy_sum"]
 
-CHUNK_LOGITS = 2**23
-"""Logits in memory at a time: 32 MB in float32. A chunk has at least ``LEAST_TOKENS`` all the same."""
+CHUNK_LOGITS = 2**24
+"""Logits in memory at a time: 32 MB in bfloat16. A chunk has at least ``LEAST_TOKENS`` all the same."""
+
+SOFTMAX_LOGITS = 2**20
+"""Logits whose softmax is computed at a time, in float32: few enough to stay in the processor's cache."""
 
 LEAST_TOKENS = 64
 """Fewer rows than this make slow matrix products."""
@@ -49,18 +52,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), step):
             rows = slice(start, start + step)
             logits = functional.linear(hidden[rows], weight, bias)
-            logs = torch.log_softmax(logits, -1, dtype=_wide(logits.dtype))
-            chosen = targets[rows, None]
-            total -= logs.gather(1, chosen).sum().float()
-            if not (needs_hidden or needs_weight or needs_bias):
-                continue
-            to_logits = logs.exp_().scatter_add_(1, chosen, logs.new_full(chosen.shape, -1.0)).to(hidden.dtype)
+            total -= _log_shares(logits, targets[rows], becomes_gradient=needs_hidden or needs_weight or needs_bias)
             if to_hidden is not None:
-                torch.mm(to_logits, weight, out=to_hidden[rows])
+                torch.mm(logits, weight, out=to_hidden[rows])
             if to_weight is not None:
-                to_weight += to_logits.t() @ hidden[rows]
+                to_weight += logits.t() @ hidden[rows]
             if to_bias is not None:
-                to_bias += to_logits.sum(0, dtype=torch.float32)
+                to_bias += logits.sum(0, dtype=torch.float32)
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
         ctx.dtype = weight.dtype
         return total
@@ -75,6 +73,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if to_bias is None else (to_bias * factor).to(ctx.dtype),
             None,
         )
+
+
+def _log_shares(logits: Tensor, targets: Tensor, *, becomes_gradient: bool) -> Tensor:
+    """Sum of log softmax(logits)[target]; ``logits`` are overwritten by the loss's gradient where that is wanted."""
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    step = max(1, SOFTMAX_LOGITS // logits.shape[1])
+    for start in range(0, len(logits), step):
+        part, chosen = logits[start : start + step], targets[start : start + step, None]
+        wide = part.to(_wide(part.dtype), copy=True)
+        wide -= wide.amax(-1, keepdim=True)
+        own = wide.gather(1, chosen)
+        sums = wide.exp_().sum(-1, keepdim=True)
+        total += (own - sums.log()).sum().float()
+        if becomes_gradient:
+            part.copy_(wide.div_(sums).scatter_add_(1, chosen, torch.full_like(own, -1.0)))
+    return total
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from taskfit.tuning.examples import IGNORED
-from taskfit.tuning.fused_layer import FusedLayer, LayerShape, Projection, layer_inputs
+from taskfit.tuning.fused_layer import FusedLayer, LayerShape, Reading, layer_inputs
 from taskfit.tuning.linear_loss import linear_cross_entropy_sum
-from taskfit.tuning.row_attention import Rows
+from taskfit.tuning.projection import Layout, Layouts, Projection
+from taskfit.tuning.row_attention import Rows, blocks_of
 
 __all__ = ["Packed", "is_packable", "pack", "packed_hidden", "packed_loss", "unwrapped"]
 
@@ -65,11 +66,15 @@ def pack(batch: dict[str, Tensor]) -> Packed:
     return Packed(batch["input_ids"][is_real], places, rows, is_before[is_real].nonzero()[:, 0], targets)
 
 
-def packed_loss(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-    """(summed loss in nats, supervised tokens) of a model for which :func:`is_packable` holds."""
+def packed_loss(module: nn.Module, batch: dict[str, Tensor], *, layouts: Layouts | None = None) -> tuple[Tensor, int]:
+    """(summed loss in nats, supervised tokens) of a model for which :func:`is_packable` holds.
+
+    With ``layouts``, frozen weights are laid out once; whoever changes one behind torch's back (through ``.data``)
+    must begin with new layouts.
+    """
     packed = pack(batch)
     model = unwrapped(module)
-    hidden = packed_hidden(module, packed)
+    hidden = packed_hidden(module, packed, layouts=layouts)
     head = model.get_output_embeddings()
     with torch.autocast(hidden.device.type, enabled=False):
         bias = None if head.bias is None else head.bias.to(hidden.dtype)
@@ -77,7 +82,7 @@ def packed_loss(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, in
     return loss, len(packed.targets)
 
 
-def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
+def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None = None) -> Tensor:
     """Last hidden states before each supervised token, shape (supervised, width).
 
     They are in autocast's format where that is on, else in that of the embedding.
@@ -90,13 +95,19 @@ def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
         hidden = embedded.to(dtype)
         with torch.no_grad():
             cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
+        groups = body.layers[0].self_attn.num_key_value_groups
+        everywhere = Reading(blocks_of(packed.rows, None, groups, hidden))
+        at_the_end = Reading(blocks_of(packed.rows, packed.places, groups, hidden), packed.places)
         for layer in body.layers:
-            inputs = (_shape(layer), packed.rows, hidden, cos[0], sin[0], *_inputs(layer, dtype))
-            if module.training and getattr(layer, "gradient_checkpointing", False):
+            reading = at_the_end if layer is body.layers[-1] else everywhere
+            is_short = module.training and getattr(layer, "gradient_checkpointing", False)  # of memory
+            static = (_shape(layer), reading, _layouts(layer, dtype, None if is_short else layouts))
+            inputs = (*static, hidden, cos[0], sin[0], *_inputs(layer, dtype))
+            if is_short:
                 hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = FusedLayer.apply(*inputs)  # type: ignore[no-untyped-call]
-        normed: Tensor = body.norm(hidden.index_select(0, packed.places))
+        normed: Tensor = body.norm(hidden)
         return normed.to(dtype)
 
 
@@ -177,6 +188,11 @@ def _inputs(layer: Any, dtype: torch.dtype) -> Sequence[Tensor | None]:
     """The layer's weights in one number format; gradients go back to the weights in their own."""
     norms = (layer.input_layernorm.weight.to(dtype), layer.post_attention_layernorm.weight.to(dtype))
     return layer_inputs(norms, [_projection(one, dtype) for one in _linears(layer)])
+
+
+def _layouts(layer: Any, dtype: torch.dtype, layouts: Layouts | None) -> Sequence[Layout | None]:
+    weights = [(one if type(one) is nn.Linear else one.base_layer).weight for one in _linears(layer)]
+    return [layouts.of(weight) if layouts is not None and weight.dtype == dtype else None for weight in weights]
 
 
 def _projection(linear: Any, dtype: torch.dtype) -> Projection:
