@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from taskfit.tuning.projection import Layout, linear, linear_back
 
 __all__ = ["linear_cross_entropy_sum"]
 
@@ -24,7 +25,9 @@ LEAST_TOKENS = 64
 """Fewer rows than this make slow matrix products."""
 
 
-def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def linear_cross_entropy_sum(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, layout: Layout | None = None
+) -> Tensor:
     """Sum of -log softmax(hidden weight' + bias)[target] in nats, float32 scalar; the softmax in float32.
 
     Args:
@@ -32,16 +35,19 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None
         weight: shape (vocabulary, width), the number format of ``hidden``.
         bias: shape (vocabulary,), or None.
         targets: ids, shape (tokens,).
+        layout: of the weight, where it is frozen and laid out.
 
     Gradients are computed with the loss, and only of what requires them; second derivatives are not available.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, layout)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, layout: Layout | None
+    ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         to_hidden = torch.empty_like(hidden) if needs_hidden else None
@@ -51,10 +57,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         step = max(LEAST_TOKENS, CHUNK_LOGITS // len(weight))
         for start in range(0, len(targets), step):
             rows = slice(start, start + step)
-            logits = functional.linear(hidden[rows], weight, bias)
+            logits = linear(hidden[rows], weight, bias, layout)
             total -= _log_shares(logits, targets[rows], becomes_gradient=needs_hidden or needs_weight or needs_bias)
             if to_hidden is not None:
-                torch.mm(logits, weight, out=to_hidden[rows])
+                to_hidden[rows] = linear_back(logits, weight, layout)
             if to_weight is not None:
                 to_weight += logits.t() @ hidden[rows]
             if to_bias is not None:
@@ -71,6 +77,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if to_hidden is None else to_hidden * factor.to(to_hidden.dtype),
             None if to_weight is None else (to_weight * factor).to(ctx.dtype),
             None if to_bias is None else (to_bias * factor).to(ctx.dtype),
+            None,
             None,
         )
 

@@ -77,8 +77,9 @@ def packed_loss(module: nn.Module, batch: dict[str, Tensor], *, layouts: Layouts
     hidden = packed_hidden(module, packed, layouts=layouts)
     head = model.get_output_embeddings()
     with torch.autocast(hidden.device.type, enabled=False):
-        bias = None if head.bias is None else head.bias.to(hidden.dtype)
-        loss = linear_cross_entropy_sum(hidden, head.weight.to(hidden.dtype), bias, packed.targets)
+        weight, bias = head.weight.to(hidden.dtype), None if head.bias is None else head.bias.to(hidden.dtype)
+        layout = _layout(head.weight, hidden.dtype, layouts)
+        loss = linear_cross_entropy_sum(hidden, weight, bias, packed.targets, layout=layout)
     return loss, len(packed.targets)
 
 
@@ -101,8 +102,9 @@ def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None 
         for layer in body.layers:
             reading = at_the_end if layer is body.layers[-1] else everywhere
             is_short = module.training and getattr(layer, "gradient_checkpointing", False)  # of memory
-            static = (_shape(layer), reading, _layouts(layer, dtype, None if is_short else layouts))
-            inputs = (*static, hidden, cos[0], sin[0], *_inputs(layer, dtype))
+            bases = [(one if type(one) is nn.Linear else one.base_layer).weight for one in _linears(layer)]
+            laid_out = [_layout(base, dtype, None if is_short else layouts) for base in bases]
+            inputs = (_shape(layer), reading, laid_out, hidden, cos[0], sin[0], *_inputs(layer, dtype))
             if is_short:
                 hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -190,9 +192,8 @@ def _inputs(layer: Any, dtype: torch.dtype) -> Sequence[Tensor | None]:
     return layer_inputs(norms, [_projection(one, dtype) for one in _linears(layer)])
 
 
-def _layouts(layer: Any, dtype: torch.dtype, layouts: Layouts | None) -> Sequence[Layout | None]:
-    weights = [(one if type(one) is nn.Linear else one.base_layer).weight for one in _linears(layer)]
-    return [layouts.of(weight) if layouts is not None and weight.dtype == dtype else None for weight in weights]
+def _layout(weight: Tensor, dtype: torch.dtype, layouts: Layouts | None) -> Layout | None:
+    return layouts.of(weight) if layouts is not None and weight.dtype == dtype else None
 
 
 def _projection(linear: Any, dtype: torch.dtype) -> Projection:

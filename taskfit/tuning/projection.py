@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Layout", "Layouts", "Projection", "project", "project_back"]
+__all__ = ["Layout", "Layouts", "Projection", "linear", "linear_back", "project", "project_back"]
 
 MOST_BYTES = 2 << 30
 """Of laid out copies: they lie beside the weights, two of each."""
@@ -83,12 +83,28 @@ class Layouts:
         return layout
 
 
+def linear(seen: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout | None) -> Tensor:
+    """``x W' + b``; with a layout, the weight is not read."""
+    if layout is None or not len(seen):
+        return functional.linear(seen, weight, bias)
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(seen, layout.forward, bias, "none", [], "")
+    return found
+
+
+def linear_back(gradient: Tensor, weight: Tensor, layout: Layout | None, onto: Tensor | None = None) -> Tensor:
+    """``y W``, the gradient of what :func:`linear` was given, added to ``onto`` (which may be overwritten)."""
+    if layout is None or not len(gradient):
+        return gradient @ weight if onto is None else onto.addmm_(gradient, weight)
+    if onto is None:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(gradient, layout.backward, None, "none", [], "")
+    else:
+        found = torch.ops.mkldnn._linear_pointwise(gradient, onto, layout.backward, None, "add")
+    return found
+
+
 def project(seen: Tensor, one: Projection, scale: float, layout: Layout | None) -> tuple[Tensor, Tensor | None]:
     """(outputs, the update's low-rank values)."""
-    if layout is None or not len(seen):
-        outputs = functional.linear(seen, one.weight, one.bias)
-    else:
-        outputs = torch.ops.mkldnn._linear_pointwise(seen, layout.forward, one.bias, "none", [], "")
+    outputs = linear(seen, one.weight, one.bias, layout)
     if one.lora_a is None or one.lora_b is None:
         return outputs, None
     low = functional.linear(seen, one.lora_a)
@@ -108,7 +124,7 @@ def project_back(
     needs_seen: bool = True,
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """(gradient of ``seen``, added to ``onto``; gradients of the projection's four tensors)."""
-    to_seen = _to_seen(gradient, one.weight, layout, onto) if needs_seen else None
+    to_seen = linear_back(gradient, one.weight, layout, onto) if needs_seen else None
     to_weight = gradient.t() @ seen if needs[0] else None
     to_bias = gradient.sum(0) if needs[1] else None
     if one.lora_a is None or one.lora_b is None or low is None:
@@ -119,13 +135,3 @@ def project_back(
     to_a = to_low.t() @ seen if needs[2] else None
     to_b = (low.t() @ gradient).mul_(scale).t() if needs[3] else None
     return to_seen, [to_weight, to_bias, to_a, to_b]
-
-
-def _to_seen(gradient: Tensor, weight: Tensor, layout: Layout | None, onto: Tensor | None) -> Tensor:
-    if layout is None or not len(gradient):
-        return gradient @ weight if onto is None else onto.addmm_(gradient, weight)
-    if onto is None:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(gradient, layout.backward, None, "none", [], "")
-    else:
-        found = torch.ops.mkldnn._linear_pointwise(gradient, onto, layout.backward, None, "add")
-    return found
