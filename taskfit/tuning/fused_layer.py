@@ -6,7 +6,7 @@ the products they stand beside, computes no gradient of what is frozen, and pass
 layer needs keys and values of every token, and all else only where its result is read.
 
 Sources: the layer is that of Touvron et al. 2023 (LLaMA), section 2.2; norm: Zhang and Sennrich 2019; rotary
-positions: Su et al. 2021, section 3.4.2; gated MLP: Shazeer 2020.
+positions: Su et al. 2021, section 3.4.2; gated MLP: Shazeer 2020; normed heads: Dehghani et al. 2023, section 2.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ __all__ = ["PROJECTIONS", "FusedLayer", "LayerShape", "Reading", "layer_inputs"]
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 """The layer's linear maps, in the order in which :func:`layer_inputs` gives them."""
 
+_NORMS = 4  # weights that stand before those of the projections
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -35,18 +37,24 @@ class LayerShape:
     Attributes:
         head_dim: width of a head.
         attention_scale: of the scores.
-        norm_eps: added to the mean square in each of the two norms.
+        norm_eps: added to the mean square in each of the two norms of tokens, and in those of queries and keys.
         lora_scales: of each projection's update, in the order of ``PROJECTIONS``.
     """
 
     head_dim: int
     attention_scale: float
-    norm_eps: tuple[float, float]
+    norm_eps: tuple[float, float, float, float]
     lora_scales: tuple[float, ...]
 
 
-def layer_inputs(norms: tuple[Tensor, Tensor], projections: Sequence[Projection]) -> list[Tensor | None]:
-    """Return a layer's weights in the order in which :class:`FusedLayer` takes them."""
+def layer_inputs(norms: Sequence[Tensor | None], projections: Sequence[Projection]) -> list[Tensor | None]:
+    """Return a layer's weights in the order in which :class:`FusedLayer` takes them.
+
+    Args:
+        norms: of the tokens before attention and before the MLP, shape (width,); of each head of the queries and of
+            the keys, shape (head_dim,), or None where heads are not normed.
+        projections: in the order of ``PROJECTIONS``.
+    """
     return [*norms, *(value for projection in projections for value in projection)]
 
 
@@ -98,10 +106,12 @@ class FusedLayer(torch.autograd.Function):
             return found
 
         seen = _rms_norm(hidden, _present(weights[0]), shape.norm_eps[0])[0]
-        queries, keys, values = ahead(0, reading.of(seen)), ahead(1, seen), ahead(2, seen)
-        key_heads = keys.shape[1] // shape.head_dim
+        asked, keyed, values = ahead(0, reading.of(seen)), ahead(1, seen), ahead(2, seen)
+        key_heads = keyed.shape[1] // shape.head_dim
+        queries = _head_norm(asked, weights[2], shape.norm_eps[2])
         queries = fold(_rotated(queries, reading.of(cos), reading.of(sin)), key_heads)
-        keys, values = fold(_rotated(keys, cos, sin), key_heads), fold(_heads(values, shape.head_dim), key_heads)
+        keys = fold(_rotated(_head_norm(keyed, weights[3], shape.norm_eps[3]), cos, sin), key_heads)
+        values = fold(_heads(values, shape.head_dim), key_heads)
         attended, shares = attend(queries, keys, values, reading.blocks, scale=shape.attention_scale)
         attended = unfold(attended, len(ones[0].weight) // len(ones[1].weight)).flatten(1)
         middle = ahead(3, attended).add_(reading.of(hidden))
@@ -109,21 +119,22 @@ class FusedLayer(torch.autograd.Function):
         gates, ups = ahead(4, seen), ahead(5, seen)
         output = ahead(6, functional.silu(gates).mul_(ups)).add_(middle)
         ctx.shape, ctx.reading, ctx.layouts, ctx.shares_count = shape, reading, layouts, len(shares)
+        unnormed = (None if weights[2] is None else asked, None if weights[3] is None else keyed)
         ctx.save_for_backward(
-            hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, *low, *shares, *weights
+            hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, *unnormed, *low, *shares, *weights
         )
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the hidden states and of the weights that require one."""
-        hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, *rest = ctx.saved_tensors
+        hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, asked, keyed, *rest = ctx.saved_tensors
         low, shares, weights = rest[:7], rest[7 : 7 + ctx.shares_count], rest[7 + ctx.shares_count :]
         shape, reading, ones, needs = ctx.shape, ctx.reading, _projections(weights), ctx.needs_input_grad[6:]
         found: list[Tensor | None] = [None] * len(weights)
 
         def back(number: int, gradient: Tensor, seen: Tensor, onto: Tensor | None = None, wanted: bool = True) -> Any:
-            places = slice(2 + 4 * number, 6 + 4 * number)
+            places = slice(_NORMS + 4 * number, _NORMS + 4 + 4 * number)
             to_seen, found[places] = project_back(
                 gradient,
                 seen,
@@ -153,7 +164,9 @@ class FusedLayer(torch.autograd.Function):
             to_attended, queries, keys, values, shares, reading.blocks, scale=shape.attention_scale
         )
         to_queries = _rotated(unfold(to_queries, groups).flatten(1), reading.of(cos), -reading.of(sin)).flatten(1)
+        to_queries, found[2] = _head_norm_back(to_queries, asked, weights[2], shape.norm_eps[2], needs[2])
         to_keys = _rotated(unfold(to_keys, 1).flatten(1), cos, -sin).flatten(1)
+        to_keys, found[3] = _head_norm_back(to_keys, keyed, weights[3], shape.norm_eps[3], needs[3])
         seen, normed, inverse = _rms_norm(hidden, weights[0], shape.norm_eps[0])
         wanted = ctx.needs_input_grad[3] or needs[0]  # nothing below the first layer may be trained
         to_asking = back(0, to_queries, reading.of(seen), wanted=wanted)
@@ -189,6 +202,21 @@ def _rms_norm_back(
     return wide.sub_(normed.mul_(along)).mul_(inverse).to(gradient.dtype), to_weight
 
 
+def _head_norm(tokens: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """Each head by itself normed, where the model does so; shape (tokens, heads x head_dim)."""
+    return tokens if weight is None else _rms_norm(tokens.view(-1, len(weight)), weight, eps)[0].view_as(tokens)
+
+
+def _head_norm_back(
+    gradient: Tensor, tokens: Tensor | None, weight: Tensor | None, eps: float, needs_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    if weight is None or tokens is None:
+        return gradient, None
+    _, normed, inverse = _rms_norm(tokens.view(-1, len(weight)), weight, eps)
+    to_tokens, to_weight = _rms_norm_back(gradient.view(-1, len(weight)), normed, inverse, weight, needs_weight)
+    return to_tokens.view_as(tokens), to_weight
+
+
 def _rotated(tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Heads whose pairs of values i and i + head_dim / 2 are turned by their angles; with ``-sin``: back."""
     heads = _heads(tokens, cos.shape[1])
@@ -202,9 +230,9 @@ def _heads(tokens: Tensor, head_dim: int) -> Tensor:
 
 
 def _projections(weights: Sequence[Tensor | None]) -> list[Projection]:
-    return [Projection(_present(weights[at]), *weights[at + 1 : at + 4]) for at in range(2, len(weights), 4)]
+    return [Projection(_present(weights[at]), *weights[at + 1 : at + 4]) for at in range(_NORMS, len(weights), 4)]
 
 
 def _present(weight: Tensor | None) -> Tensor:
-    assert weight is not None  # norms and weights are never left out
+    assert weight is not None  # weights of projections and norms of tokens are never left out
     return weight

@@ -43,7 +43,9 @@ class Block(NamedTuple):
     mask: Tensor
 
 
-def blocks_of(rows: Rows, places: Tensor | None, groups: int, like: Tensor) -> list[Block]:
+def blocks_of(
+    rows: Rows, places: Tensor | None, groups: int, like: Tensor, *, window: int | None = None
+) -> list[Block]:
     """Return the blocks of queries of all rows.
 
     Args:
@@ -51,6 +53,7 @@ def blocks_of(rows: Rows, places: Tensor | None, groups: int, like: Tensor) -> l
         places: of the queries in the sequence, ascending; None: every token asks.
         groups: query heads of a key head.
         like: a tensor of the scores' number format and device.
+        window: tokens that a query sees, itself the last; None: all up to itself.
     """
     asking = list(range(rows[-1][1] if rows else 0)) if places is None else places.tolist()
     blocks = []
@@ -58,9 +61,13 @@ def blocks_of(rows: Rows, places: Tensor | None, groups: int, like: Tensor) -> l
         first, last = bisect_left(asking, start), bisect_left(asking, stop)
         for begin, end in _split(first, last):
             own = torch.tensor(asking[begin:end], device=like.device)
-            keys = slice(start, asking[end - 1] + 1)
-            is_later = torch.arange(keys.start, keys.stop, device=like.device) > own.repeat_interleave(groups)[:, None]
-            mask = like.new_zeros(is_later.shape).masked_fill_(is_later, float("-inf"))
+            own = own.repeat_interleave(groups)[:, None]
+            keys = slice(start if window is None else max(start, asking[begin] + 1 - window), asking[end - 1] + 1)
+            places_of_keys = torch.arange(keys.start, keys.stop, device=like.device)
+            is_hidden = places_of_keys > own
+            if window is not None:
+                is_hidden |= places_of_keys <= own - window
+            mask = like.new_zeros(is_hidden.shape).masked_fill_(is_hidden, float("-inf"))
             blocks.append(Block(slice(begin * groups, end * groups), keys, mask))
     return blocks
 

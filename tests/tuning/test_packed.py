@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from taskfit.tuning import linear_loss
 from taskfit.tuning.examples import Example, collate
@@ -36,6 +36,8 @@ SHAPE: dict[str, Any] = {
 KINDS = {
     "llama": lambda **more: LlamaConfig(**SHAPE | more),
     "mistral": lambda **more: MistralConfig(**SHAPE | {"sliding_window": None} | more),
+    "window": lambda **more: MistralConfig(**SHAPE | {"sliding_window": 7} | more),
+    "qwen3": lambda **more: Qwen3Config(**SHAPE | {"head_dim": 8} | more),
     "qwen2": lambda **more: Qwen2Config(**SHAPE | {"tie_word_embeddings": True} | more),
 }
 LENGTHS = (5, 17, 2, 210)
@@ -345,7 +347,6 @@ def _hooked() -> nn.Module:
     "other",
     [
         lambda: AutoModelForCausalLM.from_config(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=50)),
-        lambda: make("mistral", sliding_window=16),
         lambda: make(hidden_act="gelu"),
         lambda: make(attention_dropout=0.1),
         lambda: make(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}),
@@ -354,7 +355,7 @@ def _hooked() -> nn.Module:
         _hooked,
         lambda: nn.Linear(2, 2),
     ],
-    ids=["gpt2", "window", "gelu", "dropout", "dynamic", "dora", "lora dropout", "hook", "linear"],
+    ids=["gpt2", "gelu", "dropout", "dynamic", "dora", "lora dropout", "hook", "linear"],
 )
 def test_other_models_are_not_packable(other: Callable[[], nn.Module]) -> None:
     """What the fused layer does not compute takes the plain way."""
