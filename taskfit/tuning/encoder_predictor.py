@@ -15,6 +15,9 @@ from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_texts import encode_rows, pad_id_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from taskfit.inference.packed_encoder import PackedEncoder
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
     from taskfit.tuning.classifier import EncoderClassifier
@@ -56,6 +59,8 @@ class EncoderPredictor:
         self.max_tokens = max_tokens
         self.method = method
         self._predict_work = Work()
+        self._packed: PackedEncoder | None = None
+        self._is_tried = False
 
     @property
     def predict_work(self) -> Work:
@@ -96,21 +101,29 @@ class EncoderPredictor:
 
     def _probabilities(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         """Probabilities of all classes for each text, in the order of the texts; each sums to 1."""
+        from taskfit.tuning.counts import batches_work
+        from taskfit.tuning.encoder_packed import try_packed
+        from taskfit.tuning.memory_plan import TOKEN_BUDGET
+
+        if not self._is_tried:
+            self._packed, self._is_tried = try_packed(self.classifier, texts, pad_id_of(self.model)), True
+        groups = split_by_length([len(ids) for ids in texts], TOKEN_BUDGET)
+        take_hidden_work(self.classifier)
+        logits = self._plain_logits(texts, groups) if self._packed is None else self._packed.logits(texts)
+        shapes = [[(len(texts[index]), 0) for index in group] for group in groups]
+        self._predict_work += batches_work(shapes, "encoder", gathers=True) + take_hidden_work(self.classifier)
+        found: list[list[float]] = logits.double().softmax(-1).tolist()
+        return found
+
+    def _plain_logits(self, texts: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]) -> Tensor:
+        """Logits through the model itself, padded, float32, shape (texts, classes)."""
         import torch
 
         from taskfit.tuning.classifier import collate_texts
-        from taskfit.tuning.counts import batches_work
-        from taskfit.tuning.memory_plan import TOKEN_BUDGET
 
-        found: list[list[float]] = [[]] * len(texts)
-        groups = split_by_length([len(ids) for ids in texts], TOKEN_BUDGET)
-        take_hidden_work(self.classifier)
+        found = torch.empty(len(texts), len(self.definition.labels))
         with torch.inference_mode():
             for group in groups:
                 batch = collate_texts([texts[index] for index in group], pad_id_of(self.model), self.model.device)
-                logits = self.classifier(batch["input_ids"], batch["attention_mask"])
-                for index, values in zip(group, logits.double().softmax(-1).tolist(), strict=True):
-                    found[index] = values
-        shapes = [[(len(texts[index]), 0) for index in group] for group in groups]
-        self._predict_work += batches_work(shapes, "encoder", gathers=True) + take_hidden_work(self.classifier)
+                found[list(group)] = self.classifier(batch["input_ids"], batch["attention_mask"]).float().cpu()
         return found
