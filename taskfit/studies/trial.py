@@ -25,6 +25,7 @@ from taskfit.studies.predictions import StoredPrediction, stored
 from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.scoring import score_all
+from taskfit.studies.search_gain import found_by_search
 from taskfit.studies.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -116,9 +117,10 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         predictions = list(predictor.predict(task.test))
     _note_cache(predictor, notes)
     notes.extend(getattr(predictor, "notes", ()))
-    findings = {"forgetting": memory.compared_with(predictor, say).to_json()}
+    findings: dict[str, Value] = {"forgetting": memory.compared_with(predictor, say).to_json()}
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
+    findings |= found_by_search(saved)
     cost = trial_cost(
         fit.measured,
         predict.measured,
