@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from taskfit.distillation.choosing import shuffled
 from taskfit.distillation.confidence import Calibrator, fit_calibrator, own_confidence
+from taskfit.distillation.teacher import only_prompts
 from taskfit.distillation.thresholds import Escalation, RangePoint, certify, fewest_rows, range_of
 from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.strategy.check import check_fit
@@ -89,7 +90,7 @@ class Cascade:
             if isinstance(value, int | float) and not 0 < value < 1:
                 faults.add(f"{name} must be between 0 and 1 (got {value})")
         if not faults.messages and self.student.architectures and self.teacher.architectures:
-            trained = [part.name for part in (self.student, self.teacher) if not _only_prompts(part)]
+            trained = [part.name for part in (self.student, self.teacher) if not only_prompts(part)]
             if trained:
                 faults.add(
                     f"{' and '.join(trained)} would change the model that both parts use; take a student without a "
@@ -280,10 +281,6 @@ def _confidences(maker: Calibrator, found: Sequence[Prediction]) -> list[float]:
     """Return how sure each answer is, 0 to 1; below any threshold but 0 where nothing is known, or nothing valid."""
     levels = maker.confidence([own_confidence(one.answer, one.probabilities) for one in found])
     return [-1.0 if not one.is_parsed or level is None else level for one, level in zip(found, levels, strict=True)]
-
-
-def _only_prompts(part: Strategy) -> bool:
-    return hasattr(part, "program") and getattr(part, "weights", None) is None
 
 
 def _sentence(rule: Rule, points: Sequence[RangePoint], held: int, asked: Cascade) -> str:

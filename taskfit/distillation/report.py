@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfit.distillation.agreement import Agreement, SystematicErrors, agreement, systematic_errors
-from taskfit.distillation.confidence import Calibrator, fit_calibrator, own_confidence
+from taskfit.distillation.confidence import own_confidence
 from taskfit.distillation.exchange import exchange_rate, last_gain, learning_curves, linear_student
+from taskfit.distillation.known import Known, confidences_of, known_rows
 from taskfit.distillation.prevalence import Estimate, shares_of_corpus
 from taskfit.distillation.report_text import lines_of
 from taskfit.distillation.teacher import usd_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from taskfit.distillation.ledger import Label, Ledger
     from taskfit.strategy.contract import Predictor
     from taskfit.tasks.definition import TaskDefinition
-    from taskfit.tasks.task import Row, Task
+    from taskfit.tasks.task import Task
 
 __all__ = ["Report", "make_report", "write_report"]
 
@@ -67,17 +68,6 @@ class Report:
     warnings: Sequence[str]
 
 
-@dataclass(frozen=True)
-class _Known:
-    """Rows whose right answer a person gave, with the teacher's ("" for none)."""
-
-    rows: list[Row]
-    people: list[str]
-    teacher: list[str]
-    own: list[float | None]
-    is_audit: list[bool]
-
-
 def make_report(
     task: Task,
     ledger: Ledger,
@@ -98,12 +88,10 @@ def make_report(
     """
     definition = task.definition
     labels = {part: list(ledger.labels(part)) for part in ("train", "audit", "human")}
-    known = _known(definition, ledger, labels, people)
-    is_right = [one == other for one, other in zip(known.people, known.teacher, strict=True)]
-    pairs = [(own, right) for own, right, said in zip(known.own, is_right, known.teacher, strict=True) if said]
-    calibrator = fit_calibrator([own for own, _ in pairs], [right for _, right in pairs])
-    confidences = _confidences(calibrator, [found for part in labels.values() for found in part])
+    known = known_rows(definition, ledger, labels, people)
+    calibrator = known.calibrator
     given = [found for part in labels.values() for found in part]
+    confidences = confidences_of(calibrator, given)
     tokens = sum(found.tokens_in for found in given), sum(found.tokens_out for found in given)
     machine = [found for part in ("train", "audit") for found in labels[part]]
     counts = Counter(found.answer for found in machine)
@@ -120,7 +108,7 @@ def make_report(
         usd_of_labels=usd_of(teacher, *tokens),
         usd_spent=ledger.spent_usd,
         agreement=agreement(known.people, known.teacher) if known.rows else None,
-        systematic=_systematic(definition, known, is_right, config.seed),
+        systematic=_systematic(definition, known, config.seed),
         calibration=calibrator.note,
         corpus=_corpus(definition, known, labels, people, config) if is_classification else {},
         exchange=_exchange(task, known, labels["train"], config) if config.has_exchange else None,
@@ -138,43 +126,16 @@ def write_report(folder: Path, report: Report) -> None:
     write_text(folder / "report.md", "\n".join(lines_of(report)) + "\n")
 
 
-def _known(
-    definition: TaskDefinition, ledger: Ledger, labels: Mapping[str, list[Label]], people: Mapping[str, str]
-) -> _Known:
-    said = {found.row.id: found for part in labels.values() for found in part}
-    known = _Known([], [], [], [], [])
-    for part in ("human", "audit"):
-        for row in ledger.rows(part):
-            if part == "audit" and row.id not in people:
-                continue
-            found = said.get(row.id)
-            golds = (people[row.id],) if row.id in people else definition.gold(row)
-            answer = "" if found is None else found.answer
-            known.rows.append(row)
-            known.people.append(answer if answer in golds else golds[0])
-            known.teacher.append(answer)
-            known.own.append(None if found is None else own_confidence(found.answer, found.probabilities))
-            known.is_audit.append(part == "audit")
-    return known
-
-
-def _confidences(calibrator: Calibrator, labels: Sequence[Label]) -> dict[str, float | None]:
-    own = [own_confidence(found.answer, found.probabilities) for found in labels]
-    return dict(zip((found.row.id for found in labels), calibrator.confidence(own), strict=True))
-
-
-def _systematic(
-    definition: TaskDefinition, known: _Known, is_right: Sequence[bool], seed: int
-) -> SystematicErrors | None:
+def _systematic(definition: TaskDefinition, known: Known, seed: int) -> SystematicErrors | None:
     if not known.rows:
         return None
     texts = [definition.input_text(row) for row in known.rows]
-    return systematic_errors(texts, [not right for right in is_right], seed=seed)
+    return systematic_errors(texts, [not right for right in known.is_right], seed=seed)
 
 
 def _corpus(
     definition: TaskDefinition,
-    known: _Known,
+    known: Known,
     labels: Mapping[str, list[Label]],
     people: Mapping[str, str],
     config: AnnotateConfig,
@@ -192,7 +153,7 @@ def _corpus(
     )
 
 
-def _exchange(task: Task, known: _Known, train: Sequence[Label], config: AnnotateConfig) -> dict[str, Any] | None:
+def _exchange(task: Task, known: Known, train: Sequence[Label], config: AnnotateConfig) -> dict[str, Any] | None:
     definition = task.definition
     enough = min(len(task.train), len(train), len(known.rows)) >= _FEWEST_CURVE
     if definition.kind != "classification" or not enough:
@@ -218,7 +179,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
-def _with_warnings(report: Report, given: Sequence[Label], known: _Known, config: AnnotateConfig) -> Report:
+def _with_warnings(report: Report, given: Sequence[Label], known: Known, config: AnnotateConfig) -> Report:
     warnings = list(report.warnings) if known.rows else []
     answers = {found.answer for found in given}
     if len(answers) == 1 and len(given) > 1:

@@ -19,6 +19,7 @@ from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of, repeated_lines
 from taskfit.tuning.full import Full
+from taskfit.tuning.lessons import class_targets
 from taskfit.tuning.method import Method, Trainable, count_values
 from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.settings import (
@@ -32,6 +33,8 @@ from taskfit.tuning.taught import Taught
 from taskfit.tuning.training_set import validation_sample
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from taskfit.models.language_model import Architecture, LanguageModel
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.task import Kind, Task
     from taskfit.tuning.classifier import EncoderClassifier
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "encoder_body"]
 
 LEARNING_RATE_AT_768 = 5e-5
 """For encoders of BERT-base's width and around it (Devlin et al. 2019, appendix A.3)."""
@@ -75,6 +78,7 @@ class Encoder(Paced):
     ``head-only``; none tunes it whole. Its learning rate counts, unless one is given here; how long, is said here."""
 
     space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "pool": OneOf(("mean", "cls"))}
+    learns_lessons: ClassVar[bool] = True
 
     def check(self, faults: Faults) -> None:
         """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
@@ -134,11 +138,26 @@ class Encoder(Paced):
         """
         check_fit(self, task.definition.kind, None if model is None else model.architecture)
         model = replace(cast("LanguageModel", model))  # its module is replaced by the encoder's body
-        model.module = _body(model)
+        model.module = encoder_body(model)
         work, classifier = self._train(model, task, seed, budget)
         needs_base = not isinstance(self.method, Full)
         manifest = new_manifest(self, task, seed=seed, model=model, needs_base=needs_base, state={}, fit_work=work)
         return EncoderPredictor(manifest, model, classifier, self.max_tokens, self.method)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether :meth:`go_on` can train a fitted predictor further: where all weights are its own."""
+        return isinstance(self.method, Full)
+
+    def go_on(self, predictor: EncoderPredictor, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
+        """Train a fitted predictor further on other training rows, with a schedule of its own; in place.
+
+        Raises:
+            TrainingError: training has diverged.
+        """
+        work, classifier = self._train(predictor.model, task, seed, budget, predictor.classifier)
+        manifest = replace(predictor.manifest, fit_work=predictor.fit_work + work)
+        return EncoderPredictor(manifest, predictor.model, classifier, self.max_tokens, self.method)
 
     def preview(self, model: LanguageModel | None, task: Task, *, seed: int) -> list[str]:
         """Return lines that show what would be learned, without training.
@@ -160,19 +179,19 @@ class Encoder(Paced):
         """
         if model is not None and not isinstance(self.method, Full):
             model = replace(model)
-            model.module = _body(model)
+            model.module = encoder_body(model)
         loaded = self.method.load(model, folder)
         if loaded.architecture != "encoder":
             raise PredictorError(f"{folder} should hold an encoder (got a model of architecture {loaded.architecture})")
         if isinstance(self.method, Full):
-            loaded.module = _body(loaded)
-        classifier = self._classifier(loaded, len(manifest.definition.labels), seed=0)
+            loaded.module = encoder_body(loaded)
+        classifier = self.classifier(loaded, len(manifest.definition.labels), seed=0)
         copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
         classifier.requires_grad_(False)
         return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method)
 
-    def _classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
-        """A fresh head on the model's body, on the model's device."""
+    def classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
+        """Return a fresh head on the model's body, on the model's device."""
         import torch
 
         from taskfit.tuning.classifier import EncoderClassifier
@@ -188,14 +207,22 @@ class Encoder(Paced):
             return _learning_rate(width_of(model))
         return self.learning_rate or self.method.rate(model)
 
-    def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
+    def _train(
+        self,
+        model: LanguageModel,
+        task: Task,
+        seed: int,
+        budget: Budget,
+        fitted: EncoderClassifier | None = None,
+    ) -> tuple[Work, EncoderClassifier]:
         training_format(model)  # refuses before anything is changed
         rate = self.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             if self.tune is not None:
                 trained, total = count_values(model.module)
                 budget.say(f"below the linear layer {trained:,} of {total:,} values train: {trainable.what}")
-            classifier = self._classifier(model, len(task.definition.labels), seed=seed)
+            classifier = fitted or self.classifier(model, len(task.definition.labels), seed=seed)
+            classifier.head.requires_grad_(True)
             work = self._run(model, task, classifier, trainable, rate, seed=seed, budget=budget)
         classifier.requires_grad_(False)
         return work, classifier.eval()
@@ -226,9 +253,14 @@ class Encoder(Paced):
         autocast = training_format(model)
         groups = split_by_length([len(ids) for ids in held_out.ids], TOKEN_BUDGET)
 
+        taught = class_targets(task.definition, task.train, task.definition.labels)
+
         def batch(rows: LabelledTexts, chosen: Sequence[int]) -> dict[str, Tensor]:
             labels = [rows.labels[index] for index in chosen]
-            return collate_texts([rows.ids[index] for index in chosen], pad_id_of(model), model.device, labels)
+            made = collate_texts([rows.ids[index] for index in chosen], pad_id_of(model), model.device, labels)
+            if taught is not None and rows is train_set:
+                made["targets"] = torch.tensor(taught[list(chosen)], dtype=torch.float32, device=model.device)
+            return made
 
         def mean_loss() -> float:
             with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
@@ -249,7 +281,7 @@ class Encoder(Paced):
                 len(train_set.ids), len(task.definition.labels), self, is_validated=bool(held_out.ids)
             ),
             autocast=autocast,
-            fingerprint=_fingerprint(model, repr(self), train_set, held_out),
+            fingerprint=_fingerprint(model, repr(self), train_set, held_out, taught=taught),
             seed=seed,
             after_step=trainable.after_step,
         )
@@ -296,17 +328,19 @@ def _learning_rate(width: int) -> float:
     return LEARNING_RATE_NARROW if width < 512 else learning_rate_for(width, at_768=LEARNING_RATE_AT_768)
 
 
-def _body(model: LanguageModel) -> Any:
-    """The encoder without any head of its own, and without its pooler, which is not read."""
+def encoder_body(model: LanguageModel) -> Any:
+    """Return the encoder without any head of its own, and without its pooler, which is not read."""
     body = getattr(model.module, "base_model", model.module)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
     return body
 
 
-def _fingerprint(model: LanguageModel, method: str, *sets: LabelledTexts) -> str:
+def _fingerprint(model: LanguageModel, method: str, *sets: LabelledTexts, taught: NDArray[np.float64] | None) -> str:
     """Hash of everything that training depends on besides its settings."""
     digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
     for rows in sets:
         digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
+    if taught is not None:
+        digest.update(taught.tobytes())
     return digest.hexdigest()
