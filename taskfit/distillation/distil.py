@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from taskfit.distillation.lessons import Soft, Weigh, with_lessons
 from taskfit.distillation.models import faults_of_sharing, shared_architectures
+from taskfit.distillation.teacher_answers import Soft, Weigh, with_train
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.contract import Strategy
@@ -68,7 +68,7 @@ class Distil:
     def _check(self, faults: Faults) -> None:
         if self.rows is not None and self.rows < 1:
             faults.add(f"rows must be at least 1 (got {self.rows})")
-        if not getattr(self.student, "learns_lessons", False):
+        if not getattr(self.student, "learns_from_teacher", False):
             faults.add(
                 f"{self.student.name} cannot learn from a teacher; take linear, static, encoder, lora or the like"
             )
@@ -159,11 +159,11 @@ class Distil:
         return _renamed(student, self, task, taught)
 
     def _learn(self, model: LanguageModel | None, task: Task, taught: Teaching, seed: int, budget: Budget) -> Predictor:
-        """Let the student learn the lessons, with or before people's labels."""
+        """Let the student learn the answers, with or before people's labels."""
         mixed = (*taught.rows, *(task.train if self.human == "mixed" else ()))
         given = model if self.student.architectures else None
         first = replace(budget, folder=_made(budget.folder, "first"))
-        fitted = self.student.fit(given, with_lessons(task, mixed), seed=seed, budget=first)
+        fitted = self.student.fit(given, with_train(task, mixed), seed=seed, budget=first)
         if self.human != "after":
             return fitted
         budget.say(f"distil: {len(taught.rows)} rows of the teacher are learnt; now {len(task.train)} of people")

@@ -1,4 +1,4 @@
-"""Where the lessons of ``distil`` come from: a teacher that is asked now, or a folder of labels from before."""
+"""Where the answers of ``distil`` come from: a teacher that is asked now, or a folder of labels from before."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from taskfit.distillation.digests import folder_digest, model_digest, rows_diges
 from taskfit.distillation.labelling import label_all
 from taskfit.distillation.ledger import Ledger, Part, open_ledger
 from taskfit.distillation.ledger_notes import labels_digest, noted_definition, noted_work
-from taskfit.distillation.lessons import Lessons, read_lessons
 from taskfit.distillation.models import elsewhere, given_model
 from taskfit.distillation.teacher import Teacher, human_rows, load_teacher, usd_of
+from taskfit.distillation.teacher_answers import TeacherAnswers, read_answers
 from taskfit.errors import ConfigError, StudyError
 from taskfit.models.work import Work
 from taskfit.tasks import unlabelled_rows
@@ -41,7 +41,7 @@ class Teaching:
     """What a student is given, and what it took.
 
     Attributes:
-        rows: with lessons.
+        rows: with answers of the teacher.
         own_work: what the teacher computed on the trial's model; empty where it has another, or none.
         elsewhere: what it computed on another.
         findings: JSON values for people.
@@ -54,7 +54,7 @@ class Teaching:
 
 
 def teach(by: Distil, model: LanguageModel | None, task: Task, folder: Path, *, seed: int, say: Say) -> Teaching:
-    """Return the lessons that a strategy asks for.
+    """Return the answers that a strategy asks for.
 
     Args:
         by: says who teaches what.
@@ -174,9 +174,9 @@ def _judged(by: Distil) -> int:
     return JUDGED_ROWS if by.labels == "soft" or by.weight == "confidence" else 0
 
 
-def _read(by: Distil, task: Task, ledger: Ledger, say: Say) -> Lessons:
+def _read(by: Distil, task: Task, ledger: Ledger, say: Say) -> TeacherAnswers:
     others = len(task.train) if by.human != "none" else 0
-    found = read_lessons(task, ledger, soft=by.labels, weigh=by.weight, needs_reasons=by.needs_reasons, others=others)
+    found = read_answers(task, ledger, soft=by.labels, weigh=by.weight, needs_reasons=by.needs_reasons, others=others)
     for sentence in found.sentences:
         say(f"distil: {sentence}")
     return found

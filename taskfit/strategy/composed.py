@@ -129,7 +129,7 @@ class Composed:
         return self.weights is not None or bool(getattr(self.program, "uses_seed", True))
 
     @property
-    def learns_lessons(self) -> bool:
+    def learns_from_teacher(self) -> bool:
         """Whether it learns what a teacher says of training rows: what only prompts reads no shares and no weights."""
         return self.weights is not None
 

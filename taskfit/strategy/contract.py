@@ -125,8 +125,9 @@ class Predictor(Protocol):
 class Strategy(Protocol):
     """A way to adapt a model to a task.
 
-    A strategy that learns from training rows what a teacher says of them (:class:`taskfit.tasks.task.Lesson`: shares of
-    answers, weights, reasons) says so with an attribute ``learns_lessons``; ``distil`` takes only such students.
+    A strategy that learns from training rows what a teacher says of them (shares of answers, weights, reasons: see
+    :class:`taskfit.tasks.task.TeacherAnswer`) says so with an attribute ``learns_from_teacher``; ``distil`` takes only
+    such students.
 
     Attributes:
         name: the canonical name with parameters; parsing it gives an equal strategy.

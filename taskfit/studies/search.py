@@ -85,9 +85,9 @@ class Tune:
         return getattr(self.strategy, "program", None)
 
     @property
-    def learns_lessons(self) -> bool:
+    def learns_from_teacher(self) -> bool:
         """Whether the searched strategy does."""
-        return bool(getattr(self.strategy, "learns_lessons", False))
+        return bool(getattr(self.strategy, "learns_from_teacher", False))
 
     @property
     def effort(self) -> float:

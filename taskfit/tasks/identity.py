@@ -60,8 +60,8 @@ def fingerprint(definition: TaskDefinition, splits: Mapping[Split, Sequence[Row]
         digest.update(f"\n{split} {len(rows)}\n".encode())
         for row in rows:
             digest.update(canonical_json([row.id, row.fields]).encode())
-            if row.lesson is not None:
-                digest.update(canonical_json(asdict(row.lesson)).encode())
+            if row.teacher is not None:
+                digest.update(canonical_json(asdict(row.teacher)).encode())
     return digest.hexdigest()
 
 

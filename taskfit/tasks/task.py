@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.mixture import Mixture
     from taskfit.tasks.sources import Source
 
-__all__ = ["DataReport", "Kind", "Lesson", "Option", "Row", "Split", "Task", "Value"]
+__all__ = ["DataReport", "Kind", "TeacherAnswer", "Option", "Row", "Split", "Task", "Value"]
 
 Kind = Literal["classification", "choice", "generation"]
 Split = Literal["train", "validation", "test"]
@@ -21,7 +21,7 @@ Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TeacherAnswer:
     """What a teacher says of a row, for a student to learn in the place of the row's own answer.
 
     Attributes:
@@ -44,12 +44,12 @@ class Row:
     Attributes:
         id: given by the data or a hash of the content; it stays the same to the last page of the report.
         fields: the values as read.
-        lesson: a teacher's answer, which counts instead of the one in the fields; None: the data's own counts.
+        teacher: a teacher's answer, which counts instead of the one in the fields; None: the data's own counts.
     """
 
     id: str
     fields: Mapping[str, Value]
-    lesson: Lesson | None = None
+    teacher: TeacherAnswer | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from taskfit.strategy.manifest import new_manifest, write_manifest
 from taskfit.strategy.parameters import check_types
 from taskfit.strategy.predictor import WINDOW_ROWS, windows
 from taskfit.strategy.space import OneOf, Space
-from taskfit.tuning.lessons import class_targets, lesson_parts
+from taskfit.tuning.teacher_answers import answer_parts, class_targets
 from taskfit.tuning.tfidf import LinearClassifier, fit_linear, load_linear, save_linear
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Linear:
     """Inverse strength of the regularisation (C); none: chosen on validation."""
 
     space: ClassVar[Space] = {"strength": OneOf((0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0))}
-    learns_lessons: ClassVar[bool] = True
+    learns_from_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         faults = Faults("linear")
@@ -270,7 +270,7 @@ def named_shares(
 
 
 def _seen_labels(task: Task) -> tuple[str, ...]:
-    seen = {label for row in task.train for label, part in lesson_parts(task.definition, row) if part > 0}
+    seen = {label for row in task.train for label, part in answer_parts(task.definition, row) if part > 0}
     return tuple(label for label in task.definition.labels if label in seen)
 
 

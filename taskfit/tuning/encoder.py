@@ -15,21 +15,19 @@ from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.strategy.space import OneOf, Space, Times
-from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of, repeated_lines
 from taskfit.tuning.full import Full
-from taskfit.tuning.lessons import class_targets
 from taskfit.tuning.method import Method, Trainable, count_values
 from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.settings import (
     Paced,
     learning_rate_for,
-    plan_schedule,
     training_format,
     width_of,
 )
 from taskfit.tuning.taught import Taught
+from taskfit.tuning.teacher_answers import class_targets
 from taskfit.tuning.training_set import validation_sample
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Kind, Task
     from taskfit.tuning.classifier import EncoderClassifier
+    from taskfit.tuning.lesson import RowSet
 
 __all__ = ["Encoder", "encoder_body"]
 
@@ -54,6 +53,9 @@ LEARNING_RATE_NARROW = 3e-4
 
 HEAD_DROPOUT = 0.1
 """Devlin et al. 2019, appendix A.3."""
+
+WEIGHT_DECAY = 0.01
+"""Devlin et al. 2019, appendix A.2."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Encoder(Paced):
     ``head-only``; none tunes it whole. Its learning rate counts, unless one is given here; how long, is said here."""
 
     space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "pool": OneOf(("mean", "cls"))}
-    learns_lessons: ClassVar[bool] = True
+    learns_from_teacher: ClassVar[bool] = True
 
     def check(self, faults: Faults) -> None:
         """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
@@ -239,58 +241,43 @@ class Encoder(Paced):
         budget: Budget,
     ) -> Work:
         """Train what requires gradients."""
-        import torch
-
-        from taskfit.tuning.classifier import class_loss, collate_texts
-        from taskfit.tuning.counts import fit_work
-        from taskfit.tuning.loss import with_penalty
-        from taskfit.tuning.training import TOKEN_BUDGET, Job, run
+        from taskfit.tuning.classifier import class_loss
+        from taskfit.tuning.lesson import Lesson, Pace, learn, run_parts
+        from taskfit.tuning.loss import Chosen
 
         train_set = encode_labelled(model, task.definition, task.train, self.max_tokens)
         held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
         for line in _findings(model, task.definition, train_set, held_out, rate):
             budget.say(line)
-        autocast = training_format(model)
-        groups = split_by_length([len(ids) for ids in held_out.ids], TOKEN_BUDGET)
-
-        taught = class_targets(task.definition, task.train, task.definition.labels)
-
-        def batch(rows: LabelledTexts, chosen: Sequence[int]) -> dict[str, Tensor]:
-            labels = [rows.labels[index] for index in chosen]
-            made = collate_texts([rows.ids[index] for index in chosen], pad_id_of(model), model.device, labels)
-            if taught is not None and rows is train_set:
-                made["targets"] = torch.tensor(taught[list(chosen)], dtype=torch.float32, device=model.device)
-            return made
-
-        def mean_loss() -> float:
-            with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
-                return sum(float(class_loss(classifier, batch(held_out, group))[0]) for group in groups) / len(
-                    held_out.ids
-                )
-
-        job = Job(
+        targets = class_targets(task.definition, task.train, task.definition.labels)
+        pace = Pace(self, rate, self.method.trains)
+        lesson = Lesson(
             module=classifier,
-            lengths=tuple(len(ids) for ids in train_set.ids),
-            collate=lambda chosen: batch(train_set, chosen),
-            loss_sum=with_penalty(class_loss, trainable.penalty),
-            validate=mean_loss if held_out.ids else None,
-            batch=self.batch,
-            learning_rate=rate,
-            weight_decay=0.01,
-            schedule=plan_schedule(
-                len(train_set.ids), len(task.definition.labels), self, is_validated=bool(held_out.ids)
-            ),
-            autocast=autocast,
-            fingerprint=_fingerprint(model, repr(self), train_set, held_out, taught=taught),
-            seed=seed,
-            after_step=trainable.after_step,
+            rows=_row_set(model, train_set, targets),
+            held_out=_row_set(model, held_out),
+            loss=Chosen(class_loss, gathers=True),
+            fingerprint=run_parts(model, pace, _digest(train_set, held_out, targets=targets)),
+            pass_size=len(train_set.ids),
+            labels=len(task.definition.labels),
+            weight_decay=WEIGHT_DECAY,
         )
-        result, plan = run(job, budget)
-        front = trainable.virtual_tokens
-        shapes = [(front + len(ids), 0) for ids in train_set.ids]
-        held_out_shapes = [[(front + len(held_out.ids[index]), 0) for index in group] for group in groups]
-        work = fit_work(plan, result, shapes, held_out_shapes, "encoder", trains=self.method.trains, gathers=True)
-        return work + train_set.lost
+        return learn(model, lesson, pace, trainable, seed=seed, budget=budget) + train_set.lost
+
+
+def _row_set(model: LanguageModel, texts: LabelledTexts, targets: NDArray[np.float64] | None = None) -> RowSet:
+    import torch
+
+    from taskfit.tuning.classifier import collate_texts
+    from taskfit.tuning.lesson import RowSet
+
+    def collate(rows: Sequence[int]) -> dict[str, Tensor]:
+        labels = [texts.labels[row] for row in rows]
+        made = collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+        if targets is not None:
+            made["targets"] = torch.tensor(targets[list(rows)], dtype=torch.float32, device=model.device)
+        return made
+
+    return RowSet(tuple((len(ids), 0) for ids in texts.ids), collate, tuple(texts.row_ids))
 
 
 def _findings(
@@ -336,11 +323,11 @@ def encoder_body(model: LanguageModel) -> Any:
     return body
 
 
-def _fingerprint(model: LanguageModel, method: str, *sets: LabelledTexts, taught: NDArray[np.float64] | None) -> str:
-    """Hash of everything that training depends on besides its settings."""
-    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
+def _digest(*sets: LabelledTexts, targets: NDArray[np.float64] | None) -> str:
+    """Hash of the rows' tokens and labels, and of what a teacher says of them."""
+    digest = hashlib.sha256()
     for rows in sets:
         digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
-    if taught is not None:
-        digest.update(taught.tobytes())
+    if targets is not None:
+        digest.update(targets.tobytes())
     return digest.hexdigest()

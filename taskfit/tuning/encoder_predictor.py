@@ -139,7 +139,7 @@ def _batches(model: LanguageModel, texts: Sequence[Sequence[int]]) -> Iterator[t
 
 
 def _groups(texts: Sequence[Sequence[int]]) -> list[list[int]]:
-    from taskfit.tuning.training import TOKEN_BUDGET
+    from taskfit.tuning.memory_plan import TOKEN_BUDGET
 
     return split_by_length([len(ids) for ids in texts], TOKEN_BUDGET) if texts else []
 

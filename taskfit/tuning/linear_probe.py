@@ -14,9 +14,9 @@ from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.encoder import Encoder, encoder_body
 from taskfit.tuning.encoder_predictor import EncoderPredictor, pooled_vectors
 from taskfit.tuning.encoder_texts import encode_labelled
-from taskfit.tuning.lessons import class_targets
 from taskfit.tuning.selective import HeadOnly
 from taskfit.tuning.static import hard_targets
+from taskfit.tuning.teacher_answers import class_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ class LinearProbe:
     """How one vector is made of a text: the mean of its hidden states, or the first of them."""
 
     space: ClassVar[Space] = {"strength": OneOf((0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0))}
-    learns_lessons: ClassVar[bool] = True
+    learns_from_teacher: ClassVar[bool] = True
     uses_seed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from taskfit.strategy.manifest import new_manifest
 from taskfit.strategy.parameters import check_types
 from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.baselines import BaselinePredictor, named_shares
-from taskfit.tuning.lessons import class_targets
+from taskfit.tuning.teacher_answers import class_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ class Static:
     """Inverse strength of the regularisation; none: 1, 10 or 100 by the likelihood of the validation rows."""
 
     space: ClassVar[Space] = {"strength": OneOf((0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0))}
-    learns_lessons: ClassVar[bool] = True
+    learns_from_teacher: ClassVar[bool] = True
     uses_seed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -69,7 +69,7 @@ def fit_linear(
         classes: class number of each text; numbers from 0 without a gap.
         strengths: scikit-learn's C, larger is looser.
         targets: what is learned instead of ``classes``, shape (texts, classes); see
-            :func:`taskfit.tuning.lessons.class_targets`.
+            :func:`taskfit.tuning.teacher_answers.class_targets`.
 
     Raises:
         DataError: no text holds any character to learn from.

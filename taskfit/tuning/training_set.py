@@ -10,8 +10,8 @@ from taskfit.errors import ConfigError, TrainingError
 from taskfit.tasks.chat import asked
 from taskfit.tasks.mixture import allot, load_mixture, mixing_rates
 from taskfit.tuning.examples import Faulty, build_examples, row_examples
-from taskfit.tuning.lessons import stepped, taught_rows
 from taskfit.tuning.rationales import balanced, rationale_example, weigh
+from taskfit.tuning.teacher_answers import rows_by_answer, stepped
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
@@ -203,7 +203,7 @@ class _Maker:
     def _answers(self, definition: TaskDefinition, row: Row, prompt: Prompt, wording: int) -> list[Example]:
         """The row's answer, or each that its teacher shares the row among, with its weight."""
         found: list[Example] = []
-        for taught, weight in taught_rows(definition, row):
+        for taught, weight in rows_by_answer(definition, row):
             made = row_examples(self.model, definition, taught, prompt, wording=wording, turns=self.taught.turns)
             found += [replace(example, weight=weight) for example in made]
         return found
@@ -212,7 +212,9 @@ class _Maker:
         if self.taught.rationale == 0:
             return None
         made = rationale_example(self.model, source.task.definition, row, prompt)
-        return None if made is None else replace(made, weight=stepped(1.0 if row.lesson is None else row.lesson.weight))
+        return (
+            None if made is None else replace(made, weight=stepped(1.0 if row.teacher is None else row.teacher.weight))
+        )
 
     def _kept(self, source: _Source, example: Example) -> int:
         if source.program is None:  # ids are unique within a task only

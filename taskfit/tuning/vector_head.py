@@ -66,7 +66,7 @@ def fit_head(vectors: NDArray[np.float32], targets: FloatArray, strength: float)
 
     Args:
         vectors: shape (rows, width).
-        targets: shape (rows, classes); see :func:`taskfit.tuning.lessons.class_targets`.
+        targets: shape (rows, classes); see :func:`taskfit.tuning.teacher_answers.class_targets`.
         strength: scikit-learn's C.
     """
     from sklearn.linear_model import LogisticRegression

@@ -17,10 +17,10 @@ from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
 from taskfit.tasks.identity import fingerprint
-from taskfit.tasks.task import Lesson, Row, Task
+from taskfit.tasks.task import Row, Task, TeacherAnswer
 from taskfit.tuning.classifier import class_loss
-from taskfit.tuning.lessons import class_targets, lesson_parts, taught_rows
 from taskfit.tuning.static_table import StaticTable, distil_table
+from taskfit.tuning.teacher_answers import answer_parts, class_targets, rows_by_answer
 from taskfit.tuning.training_set import build_training_set
 from taskfit.tuning.vector_head import expanded, fit_head
 from tests.tuning.keyword_task import Family, keyword_task, tiny_model
@@ -34,9 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-def taught(task: Task, lesson: Lesson | None, every: int = 1) -> Task:
-    """Return the task with a lesson on every so many training rows."""
-    rows = tuple(replace(row, lesson=lesson) if n % every == 0 else row for n, row in enumerate(task.train))
+def taught(task: Task, said: TeacherAnswer | None, every: int = 1) -> Task:
+    """Return the task with an answer of a teacher on every so many training rows."""
+    rows = tuple(replace(row, teacher=said) if n % every == 0 else row for n, row in enumerate(task.train))
     return replace(task, splits={**task.splits, "train": rows})
 
 
@@ -44,8 +44,8 @@ def model(folder: Path, family: Family = "bert") -> LanguageModel:
     return tiny_model(folder, family)
 
 
-def test_a_lesson_goes_before_the_answer_in_the_data_and_is_part_of_the_fingerprint() -> None:
-    row = replace(TASK.train[0], lesson=Lesson("positive", rationale=" it is good "))
+def test_a_teachers_answer_goes_before_the_answer_in_the_data_and_is_part_of_the_fingerprint() -> None:
+    row = replace(TASK.train[0], teacher=TeacherAnswer("positive", rationale=" it is good "))
     assert TASK.definition.gold(TASK.train[0]) == ("negative",)
     assert TASK.definition.gold(row) == ("positive",)
     assert TASK.definition.target_text(row) == "positive"
@@ -53,13 +53,13 @@ def test_a_lesson_goes_before_the_answer_in_the_data_and_is_part_of_the_fingerpr
     other = {**TASK.splits, "train": (row, *TASK.train[1:])}
     assert fingerprint(TASK.definition, other) != fingerprint(TASK.definition, TASK.splits)
     generation = keyword_task(kind="generation").definition
-    assert generation.target_text(replace(row, lesson=Lesson("a text"))) == "a text"
+    assert generation.target_text(replace(row, teacher=TeacherAnswer("a text"))) == "a text"
 
 
 def test_targets_share_out_each_rows_weight_and_rows_weigh_one_on_average() -> None:
     rows = [
-        replace(TASK.train[0], lesson=Lesson("positive", {"positive": 0.75, "negative": 0.25}, weight=2.0)),
-        replace(TASK.train[1], lesson=Lesson("negative", weight=0.5)),
+        replace(TASK.train[0], teacher=TeacherAnswer("positive", {"positive": 0.75, "negative": 0.25}, weight=2.0)),
+        replace(TASK.train[1], teacher=TeacherAnswer("negative", weight=0.5)),
         TASK.train[3],
     ]
     found = class_targets(TASK.definition, rows, LABELS)
@@ -69,27 +69,27 @@ def test_targets_share_out_each_rows_weight_and_rows_weigh_one_on_average() -> N
 
 
 @pytest.mark.parametrize(
-    ("lesson", "words"),
+    ("said", "words"),
     [
-        (Lesson("positive", weight=-1.0), "at least 0"),
-        (Lesson("positive", {"positive": float("nan")}), "at least 0"),
-        (Lesson("none of them"), "none of the 2 labels"),
-        (Lesson("positive", weight=0.0), "weigh nothing"),
+        (TeacherAnswer("positive", weight=-1.0), "at least 0"),
+        (TeacherAnswer("positive", {"positive": float("nan")}), "at least 0"),
+        (TeacherAnswer("none of them"), "none of the 2 labels"),
+        (TeacherAnswer("positive", weight=0.0), "weigh nothing"),
     ],
 )
-def test_lessons_that_cannot_be_learnt_are_refused(lesson: Lesson, words: str) -> None:
+def test_answers_that_cannot_be_learnt_are_refused(said: TeacherAnswer, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        class_targets(TASK.definition, [replace(TASK.train[0], lesson=lesson)], LABELS)
+        class_targets(TASK.definition, [replace(TASK.train[0], teacher=said)], LABELS)
 
 
 def test_shares_of_strangers_and_crumbs_are_left_out_and_the_rest_sums_to_the_weight() -> None:
-    lesson = Lesson("positive", {"positive": 0.6, "negative": 0.3, "odd": 0.095, "crumb": 0.005}, weight=0.5)
-    row = replace(TASK.train[0], lesson=lesson)
-    parts = lesson_parts(TASK.definition, row, LABELS)
+    said = TeacherAnswer("positive", {"positive": 0.6, "negative": 0.3, "odd": 0.095, "crumb": 0.005}, weight=0.5)
+    row = replace(TASK.train[0], teacher=said)
+    parts = answer_parts(TASK.definition, row, LABELS)
     assert [label for label, _ in parts] == ["positive", "negative"]
     assert [part for _, part in parts] == pytest.approx([1 / 3, 1 / 6])
-    empty = replace(row, lesson=replace(lesson, shares={"odd": 1.0}))
-    assert lesson_parts(TASK.definition, empty, LABELS) == [("positive", 0.5)]
+    empty = replace(row, teacher=replace(said, shares={"odd": 1.0}))
+    assert answer_parts(TASK.definition, empty, LABELS) == [("positive", 0.5)]
 
 
 def test_soft_cross_entropy_is_the_weighted_sum_of_hard_ones() -> None:
@@ -118,7 +118,7 @@ def test_soft_cross_entropy_is_the_weighted_sum_of_hard_ones() -> None:
 def test_students_learn_the_teachers_answer_and_not_the_datas(folder: Path, name: str) -> None:
     """A teacher that turns every label round is believed; no validation rows, which would know better."""
     turned = tuple(
-        replace(row, lesson=Lesson("negative" if TASK.definition.gold(row)[0] == "positive" else "positive"))
+        replace(row, teacher=TeacherAnswer("negative" if TASK.definition.gold(row)[0] == "positive" else "positive"))
         for row in TASK.train
     )
     strategy = parse(name)
@@ -133,7 +133,7 @@ def test_students_learn_the_teachers_answer_and_not_the_datas(folder: Path, name
 def test_shares_make_a_student_as_unsure_as_its_teacher(folder: Path, name: str) -> None:
     """With the same shares on every row, the student says those shares of every row."""
     strategy = parse(name)
-    task = taught(TASK, Lesson("positive", {"positive": 0.75, "negative": 0.25}))
+    task = taught(TASK, TeacherAnswer("positive", {"positive": 0.75, "negative": 0.25}))
     given = model(folder) if strategy.architectures else None
     for one in strategy.fit(given, task, seed=0, budget=Budget()).predict(TASK.test):
         assert one.probabilities is not None
@@ -142,8 +142,8 @@ def test_shares_make_a_student_as_unsure_as_its_teacher(folder: Path, name: str)
 
 def test_a_row_without_weight_teaches_nothing() -> None:
     """A classifier fitted with a row of weight 0 is the one without it."""
-    last = replace(TASK.train[-1], lesson=Lesson("positive", weight=0.0))
-    kept = [replace(row, lesson=Lesson(TASK.definition.gold(row)[0])) for row in TASK.train[:-1]]
+    last = replace(TASK.train[-1], teacher=TeacherAnswer("positive", weight=0.0))
+    kept = [replace(row, teacher=TeacherAnswer(TASK.definition.gold(row)[0])) for row in TASK.train[:-1]]
     vectors = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
     targets = class_targets(TASK.definition, [*kept, last], LABELS)
     assert targets is not None
@@ -167,7 +167,7 @@ def test_a_label_that_is_never_taught_is_never_predicted() -> None:
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_a_model_that_generates_learns_each_share_with_its_weight(folder: Path, family: Family) -> None:
     """Shares of 3/4 and 1/4 at half the weight: tokens weigh so, and 1 on average."""
-    half = Lesson("positive", {"positive": 0.75, "negative": 0.25}, weight=0.5)
+    half = TeacherAnswer("positive", {"positive": 0.75, "negative": 0.25}, weight=0.5)
     task = taught(keyword_task(4, 0), half, every=2)
     weights = parse("lora").weights  # type: ignore[attr-defined]
     program = parse("zero-shot").program.prepare(task, seed=0)  # type: ignore[attr-defined]
@@ -185,7 +185,7 @@ def test_a_model_that_generates_learns_each_share_with_its_weight(folder: Path, 
 
 
 def test_a_teachers_reasons_are_learnt_without_a_rationale_in_the_task_file(folder: Path) -> None:
-    task = taught(keyword_task(4, 0), Lesson("positive", rationale="it is called good"), every=2)
+    task = taught(keyword_task(4, 0), TeacherAnswer("positive", rationale="it is called good"), every=2)
     weights = parse("lora(rationale=1.0)").weights  # type: ignore[attr-defined]
     program = parse("zero-shot").program.prepare(task, seed=0)  # type: ignore[attr-defined]
     data = build_training_set(model(folder, "t5"), task, program, weights, seed=0)
@@ -198,11 +198,13 @@ def test_a_teachers_reasons_are_learnt_without_a_rationale_in_the_task_file(fold
 
 
 def test_rows_that_all_weigh_nothing_are_refused_by_a_model_that_generates(folder: Path) -> None:
-    task = taught(keyword_task(4, 0), Lesson("positive", weight=0.0))
+    task = taught(keyword_task(4, 0), TeacherAnswer("positive", weight=0.0))
     weights, program = parse("lora").weights, parse("zero-shot").program.prepare(task, seed=0)  # type: ignore[attr-defined]
     with pytest.raises(TrainingError, match="weigh nothing"):
         build_training_set(model(folder, "llama"), task, program, weights, seed=0)
-    parts = list(taught_rows(task.definition, replace(task.train[0], lesson=Lesson("positive", {"positive": 0.03}))))
+    parts = list(
+        rows_by_answer(task.definition, replace(task.train[0], teacher=TeacherAnswer("positive", {"positive": 0.03})))
+    )
     assert [weight for _, weight in parts] == [1.0]
 
 
@@ -294,5 +296,5 @@ def test_an_encoder_whose_tokenizer_is_no_fast_one_gives_no_static_vectors(folde
         distil_table(given, 8)
 
 
-def test_rows_are_plain_rows_without_a_lesson() -> None:
+def test_rows_are_plain_rows_without_a_teacher() -> None:
     assert Row("a", {}) == Row("a", {}, None)

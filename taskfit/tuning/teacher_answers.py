@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Row
 
-__all__ = ["class_targets", "lesson_parts", "stepped", "taught_rows"]
+__all__ = ["class_targets", "answer_parts", "stepped", "rows_by_answer"]
 
 LEAST_SHARE = 0.01
 """Smaller shares of a label are left out: they cost a pass each and say next to nothing."""
@@ -27,12 +27,12 @@ STEPS = 8
 def class_targets(
     definition: TaskDefinition, rows: Sequence[Row], classes: Sequence[str]
 ) -> NDArray[np.float64] | None:
-    """Return what each row teaches: its weight, shared out over the classes; None where no row has a lesson.
+    """Return what each row teaches: its weight, shared out over the classes; None where no teacher said anything.
 
     Cross-entropy with these targets, summed over the rows, is what a student minimises. Rows weigh 1 on average.
 
     Args:
-        definition: gives the answer of rows without a lesson, and of lessons without shares.
+        definition: gives the answer of rows without an answer of a teacher, and of teachers without shares.
         rows: of training.
         classes: labels in the order of the columns.
 
@@ -43,14 +43,14 @@ def class_targets(
         DataError: a weight or share is negative or not finite, all weights are 0, or an answer is none of the classes.
     Source: Hinton et al. 2015, section 2 (soft targets, at temperature 1).
     """
-    if all(row.lesson is None for row in rows):
+    if all(row.teacher is None for row in rows):
         return None
     import numpy as np
 
     place = {label: number for number, label in enumerate(classes)}
     targets = np.zeros((len(rows), len(classes)))
     for number, row in enumerate(rows):
-        for label, amount in lesson_parts(definition, row, classes):
+        for label, amount in answer_parts(definition, row, classes):
             if label not in place:
                 raise DataError(f"row {row.id}: the answer {label!r} to learn is none of the {len(classes)} labels")
             targets[number, place[label]] += amount
@@ -61,33 +61,33 @@ def class_targets(
     return scaled
 
 
-def lesson_parts(definition: TaskDefinition, row: Row, known: Sequence[str] | None = None) -> list[tuple[str, float]]:
+def answer_parts(definition: TaskDefinition, row: Row, known: Sequence[str] | None = None) -> list[tuple[str, float]]:
     """Return the answers that a row teaches, each with its part of the row's weight, the likeliest first.
 
     Args:
-        definition: gives the answer of a row without a lesson.
+        definition: gives the answer of a row without an answer of a teacher.
         row: of training.
         known: answers that may be taught; shares of others are left out. None: all may.
 
     Raises:
         DataError: a weight or share is negative or not finite.
     """
-    lesson = row.lesson
-    if lesson is None:
+    said = row.teacher
+    if said is None:
         return [(next(iter(definition.gold(row)), ""), 1.0)]
-    numbers = [lesson.weight, *(lesson.shares or {}).values()]
+    numbers = [said.weight, *(said.shares or {}).values()]
     if not all(0 <= number < float("inf") for number in numbers):
         raise DataError(f"row {row.id}: weight and shares must be at least 0 and finite (got {numbers[:5]})")
     shares = {
         label: share
-        for label, share in (lesson.shares or {}).items()
+        for label, share in (said.shares or {}).items()
         if share >= LEAST_SHARE and (known is None or label in known)
     }
     total = sum(shares.values())
     if not total > 0:
-        return [(lesson.answer, lesson.weight)]
+        return [(said.answer, said.weight)]
     ranked = sorted(shares.items(), key=lambda one: (-one[1], one[0]))
-    return [(label, lesson.weight * share / total) for label, share in ranked]
+    return [(label, said.weight * share / total) for label, share in ranked]
 
 
 def stepped(weight: float) -> float:
@@ -95,14 +95,14 @@ def stepped(weight: float) -> float:
     return round(weight * STEPS) / STEPS
 
 
-def taught_rows(definition: TaskDefinition, row: Row) -> Iterator[tuple[Row, float]]:
+def rows_by_answer(definition: TaskDefinition, row: Row) -> Iterator[tuple[Row, float]]:
     """Yield the row once for each answer that it teaches, with that answer alone, and its weight in steps.
 
     An answer whose weight rounds to 0 is left out, but for the likeliest.
     """
-    if row.lesson is None:
+    if row.teacher is None:
         yield row, 1.0
         return
-    for number, (answer, part) in enumerate(lesson_parts(definition, row)):
+    for number, (answer, part) in enumerate(answer_parts(definition, row)):
         if stepped(part) > 0 or number == 0:
-            yield replace(row, lesson=replace(row.lesson, answer=answer, shares=None)), stepped(part)
+            yield replace(row, teacher=replace(row.teacher, answer=answer, shares=None)), stepped(part)

@@ -11,7 +11,7 @@ from taskfit.distillation.known import confidences_of, known_rows
 from taskfit.distillation.review import reviewed
 from taskfit.errors import DataError
 from taskfit.prompting.asking import CUE
-from taskfit.tasks.task import Lesson, Row
+from taskfit.tasks.task import Row, TeacherAnswer
 
 if TYPE_CHECKING:
     from taskfit.distillation.known import Known
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task, Value
 
-__all__ = ["Lessons", "Soft", "Weigh", "read_lessons"]
+__all__ = ["TeacherAnswers", "Soft", "Weigh", "read_answers"]
 
 Soft = Literal["hard", "soft"]
 Weigh = Literal["none", "confidence"]
@@ -28,11 +28,11 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TeacherAnswers:
     """What a ledger teaches.
 
     Attributes:
-        rows: with lessons; their texts stand in no other split of the task.
+        rows: with answers of the teacher; their texts stand in no other split of the task.
         findings: JSON values for people: how many rows, how good the teacher is where that is known.
         sentences: what the user must see, among it what cannot be known.
     """
@@ -42,8 +42,10 @@ class Lessons:
     sentences: tuple[str, ...]
 
 
-def read_lessons(task: Task, ledger: Ledger, *, soft: Soft, weigh: Weigh, needs_reasons: bool, others: int) -> Lessons:
-    """Turn the labels of a ledger's training rows into lessons; a person's review goes before the teacher.
+def read_answers(
+    task: Task, ledger: Ledger, *, soft: Soft, weigh: Weigh, needs_reasons: bool, others: int
+) -> TeacherAnswers:
+    """Turn the labels of a ledger's training rows into what a student learns; a person's review goes before them.
 
     Args:
         task: what the student is to solve; rows whose text stands in its validation or test are left out, and answers
@@ -67,23 +69,23 @@ def read_lessons(task: Task, ledger: Ledger, *, soft: Soft, weigh: Weigh, needs_
     confidences = confidences_of(calibrator, labels["train"])
     seen = {definition.input_text(row) for split in ("validation", "test") for row in task.splits[split]}
     kept, sentences = _usable(definition, labels["train"], people, seen)
-    made = [_lesson(found, people, confidences, calibrator.rows > 0, soft, weigh) for found in kept]
+    made = [_answer(found, people, confidences, calibrator.rows > 0, soft, weigh) for found in kept]
     _check(made, kept, definition, others, needs_reasons)
     sentences += _doubts(made, kept, confidences, known, soft, weigh)
     taken = {row.id for split in task.splits.values() for row in split}
     rows = tuple(
-        Row(f"taught/{found.row.id}" if found.row.id in taken else found.row.id, found.row.fields, lesson)
-        for found, lesson in zip(kept, made, strict=True)
+        Row(f"taught/{found.row.id}" if found.row.id in taken else found.row.id, found.row.fields, said)
+        for found, said in zip(kept, made, strict=True)
     )
     findings: dict[str, Value] = {
         "rows": len(rows),
         "failed_rows": len(ledger.failures()),
-        "answers": dict(Counter(lesson.answer for lesson in made).most_common(50)) if definition.labels else {},
+        "answers": dict(Counter(said.answer for said in made).most_common(50)) if definition.labels else {},
         "calibration": calibrator.note,
         "spent_usd": ledger.spent_usd,
         **_agreement(known),
     }
-    return Lessons(rows, findings, tuple(sentences))
+    return TeacherAnswers(rows, findings, tuple(sentences))
 
 
 def _usable(
@@ -109,16 +111,16 @@ def _usable(
     return kept, sentences
 
 
-def _lesson(
+def _answer(
     found: Label,
     people: Mapping[str, str],
     confidences: Mapping[str, float | None],
     is_calibrated: bool,
     soft: Soft,
     weigh: Weigh,
-) -> Lesson:
+) -> TeacherAnswer:
     if found.row.id in people:
-        return Lesson(people[found.row.id])
+        return TeacherAnswer(people[found.row.id])
     confidence = confidences[found.row.id]
     weight = confidence if weigh == "confidence" and confidence is not None else 1.0
     shares = None
@@ -126,7 +128,7 @@ def _lesson(
         shares = dict(found.probabilities)
         if is_calibrated and confidence is not None:
             shares = _with_share(shares, found.answer, confidence)
-    return Lesson(found.answer, shares, weight, found.raw.partition(CUE)[0].strip())
+    return TeacherAnswer(found.answer, shares, weight, found.raw.partition(CUE)[0].strip())
 
 
 def _with_share(shares: Mapping[str, float], answer: str, confidence: float) -> dict[str, float]:
@@ -139,20 +141,20 @@ def _with_share(shares: Mapping[str, float], answer: str, confidence: float) -> 
 
 
 def _check(
-    made: Sequence[Lesson], kept: Sequence[Label], definition: TaskDefinition, others: int, needs_reasons: bool
+    made: Sequence[TeacherAnswer], kept: Sequence[Label], definition: TaskDefinition, others: int, needs_reasons: bool
 ) -> None:
     if not made:
         raise DataError(
             "no label of the teacher can be learnt from: every answer was invalid, or failed",
             "look at the ledger's failures; take a program that scores the labels, such as zero-shot",
         )
-    answers = {lesson.answer for lesson in made}
+    answers = {said.answer for said in made}
     if definition.kind == "classification" and len(answers) == 1 and len(made) > 1 and not others:
         raise DataError(
             f"the teacher gave all {len(made)} rows the same label, {made[0].answer!r}: there is nothing to learn",
             "take another teacher, or another wording",
         )
-    if needs_reasons and not any(lesson.rationale for lesson in made):
+    if needs_reasons and not any(said.rationale for said in made):
         raise DataError(
             "the student learns rationales, and the teacher wrote none: it gives answers alone",
             "take a teacher that reasons, such as chain-of-thought",
@@ -160,7 +162,7 @@ def _check(
 
 
 def _doubts(
-    made: Sequence[Lesson],
+    made: Sequence[TeacherAnswer],
     kept: Sequence[Label],
     confidences: Mapping[str, float | None],
     known: Known,
@@ -191,7 +193,7 @@ def _agreement(known: Known) -> dict[str, Value]:
     return {"agreement": {"rows": len(known.rows), "value": rate.value, "low": rate.low, "high": rate.high}}
 
 
-def with_lessons(task: Task, rows: Iterable[Row]) -> Task:
+def with_train(task: Task, rows: Iterable[Row]) -> Task:
     """Return the task with other training rows, for a student to learn; its fingerprint covers them."""
     from taskfit.tasks.identity import fingerprint
 
