@@ -65,4 +65,5 @@ def faults_of_sharing(*parts: tuple[Strategy, str | None], last_may_train: bool 
 
 def elsewhere(model: LanguageModel | None, trials: LanguageModel | None, fit: Work, predict: Work) -> Elsewhere | None:
     """Return what was computed on ``model``, where that is not the trial's, whose own counts hold it then."""
-    return None if model is None or model is trials else Elsewhere(model, fit, predict)
+    is_trials = model is not None and trials is not None and model.fingerprint == trials.fingerprint
+    return None if model is None or is_trials else Elsewhere(model, fit, predict)
