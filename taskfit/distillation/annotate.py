@@ -50,6 +50,7 @@ def annotate(
     *,
     rows: str | Path | None = None,
     encoder: LanguageModel | None = None,
+    student: LanguageModel | None = None,
     has_review: bool = False,
     say: Callable[[str], None] = _ignore,
 ) -> Report:
@@ -65,6 +66,7 @@ def annotate(
         out: the folder: ``ledger.sqlite``, ``train`` and ``audit`` data files, ``report.json`` and ``report.md``.
         rows: file or glob of rows to label; None: the task's ``unlabelled`` sources.
         encoder: gives the vectors for ``diverse``; None: TF-IDF does.
+        student: an encoder whose vectors the exchange rate's student learns from; None: TF-IDF.
         has_review: read ``review.csv`` back where a person filled it in; and write it with the rows still to look at.
         say: takes lines of progress and findings.
 
@@ -97,7 +99,7 @@ def annotate(
             note_definition(ledger.connection, task.definition)
         label_all(ledger, predictor, say)
         with _alone(folder, say):
-            return _finish(task, teacher, ledger, predictor, folder, config, has_review, say)
+            return _finish(task, teacher, ledger, predictor, folder, config, student, has_review, say)
 
 
 def _choose(
@@ -145,6 +147,7 @@ def _finish(
     predictor: Predictor,
     folder: Path,
     config: AnnotateConfig,
+    student: LanguageModel | None,
     has_review: bool,
     say: Callable[[str], None],
 ) -> Report:
@@ -153,7 +156,7 @@ def _finish(
         say(f"{read_review(path, task.definition, ledger)} rows of {path} read back")
     people = reviewed(ledger.connection)
     notes = [_SEEN] if teacher.folder is not None and teacher.may_have_learnt else []
-    report, confidences = make_report(task, ledger, predictor, people, config, notes)
+    report, confidences = make_report(task, ledger, predictor, people, config, notes, student)
     parts: tuple[Part, ...] = ("train", "audit")
     for part in parts:
         write_data(

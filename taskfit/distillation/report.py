@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from taskfit.distillation.agreement import Agreement, SystematicErrors, agreement, systematic_errors
 from taskfit.distillation.confidence import own_confidence
-from taskfit.distillation.exchange import exchange_rate, last_gain, learning_curves, linear_student
+from taskfit.distillation.exchange import (
+    Student,
+    exchange_rate,
+    frozen_student,
+    last_gain,
+    learning_curves,
+    linear_student,
+)
 from taskfit.distillation.known import Known, confidences_of, known_rows
-from taskfit.distillation.prevalence import Estimate, shares_of_corpus
+from taskfit.distillation.prevalence import Estimate, mean_of_corpus, shares_of_corpus
 from taskfit.distillation.report_text import lines_of
 from taskfit.distillation.teacher import usd_of
+from taskfit.errors import ConfigError
 from taskfit.files import write_text
 
 if TYPE_CHECKING:
     from taskfit.distillation.config import AnnotateConfig
     from taskfit.distillation.ledger import Label, Ledger
+    from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Predictor
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task
@@ -46,6 +55,7 @@ class Report:
         usd_spent: what all runs spent, lost answers included.
         agreement, systematic: against people's labels; None without any.
         corpus: label to its share among all rows to label; empty where nothing allows it.
+        mean: of what labels count, over all rows to label; None where nobody asked, or nothing allows it.
         exchange: curves, rates and the last gain, where they were asked for and possible.
         warnings: what makes labels doubtful, and what cannot be known.
     """
@@ -66,6 +76,7 @@ class Report:
     corpus: Mapping[str, Estimate]
     exchange: Mapping[str, Any] | None
     warnings: Sequence[str]
+    mean: Estimate | None = None
 
 
 def make_report(
@@ -75,6 +86,7 @@ def make_report(
     people: Mapping[str, str],
     config: AnnotateConfig,
     notes: Sequence[str] = (),
+    encoder: LanguageModel | None = None,
 ) -> tuple[Report, dict[str, float | None]]:
     """Return the report, and row id to calibrated confidence.
 
@@ -85,6 +97,10 @@ def make_report(
         config: what was asked for.
         people: row id to the label that a person gave in a review; it goes before the data's.
         notes: more warnings, of the rows with people's labels.
+        encoder: gives the vectors that the exchange rate's student learns from; None: it learns from TF-IDF.
+
+    Raises:
+        ConfigError: ``config.values`` lacks a label.
     """
     definition = task.definition
     labels = {part: list(ledger.labels(part)) for part in ("train", "audit", "human")}
@@ -96,6 +112,7 @@ def make_report(
     machine = [found for part in ("train", "audit") for found in labels[part]]
     counts = Counter(found.answer for found in machine)
     is_classification = definition.kind == "classification"
+    sample = _sample(known, labels, people, config) if is_classification else None
     report = Report(
         task=definition.name,
         teacher=teacher.strategy,
@@ -110,9 +127,10 @@ def make_report(
         agreement=agreement(known.people, known.teacher) if known.rows else None,
         systematic=_systematic(definition, known, config.seed),
         calibration=calibrator.note,
-        corpus=_corpus(definition, known, labels, people, config) if is_classification else {},
-        exchange=_exchange(task, known, labels["train"], config) if config.has_exchange else None,
+        corpus={} if sample is None else shares_of_corpus(definition.labels, *sample),
+        exchange=_exchange(task, known, labels["train"], config, encoder) if config.has_exchange else None,
         warnings=tuple(notes),
+        mean=_mean(definition, sample, config),
     )
     return _with_warnings(report, given, known, config), confidences
 
@@ -133,27 +151,43 @@ def _systematic(definition: TaskDefinition, known: Known, seed: int) -> Systemat
     return systematic_errors(texts, [not right for right in known.is_right], seed=seed)
 
 
-def _corpus(
-    definition: TaskDefinition,
-    known: Known,
-    labels: Mapping[str, list[Label]],
-    people: Mapping[str, str],
-    config: AnnotateConfig,
-) -> dict[str, Estimate]:
-    """Estimate shares among the rows to label: from reviewed audit rows, else from the task's rows as their like."""
+def _sample(
+    known: Known, labels: Mapping[str, list[Label]], people: Mapping[str, str], config: AnnotateConfig
+) -> tuple[list[str], list[str], list[str]] | None:
+    """Return people's labels, the teacher's of the same rows, and the teacher's of others; None where they are too few.
+
+    People's rows are the reviewed audit rows, else the task's rows as their like.
+    """
     has_audit = sum(known.is_audit) >= _FEWEST_HUMAN
     taken = [n for n, is_audit in enumerate(known.is_audit) if is_audit or not has_audit]
     machine = [found.answer for found in labels["audit"] if found.row.id not in people]
     if config.select == "random":
         machine += [found.answer for found in labels["train"]]
     if len(taken) < _FEWEST_HUMAN or not machine:
-        return {}
-    return shares_of_corpus(
-        definition.labels, [known.people[n] for n in taken], [known.teacher[n] for n in taken], machine
-    )
+        return None
+    return [known.people[n] for n in taken], [known.teacher[n] for n in taken], machine
 
 
-def _exchange(task: Task, known: Known, train: Sequence[Label], config: AnnotateConfig) -> dict[str, Any] | None:
+def _mean(
+    definition: TaskDefinition, sample: tuple[list[str], list[str], list[str]] | None, config: AnnotateConfig
+) -> Estimate | None:
+    """Estimate the mean of what labels count; rows that the teacher has no label for count their middle there."""
+    if config.values is None:
+        return None
+    if set(config.values) != set(definition.labels):
+        raise ConfigError(
+            f"values must give a number for each of {', '.join(definition.labels)} (got {', '.join(config.values)})"
+        )
+    if sample is None:
+        return None
+    middle = (min(config.values.values()) + max(config.values.values())) / 2
+    people, teacher, machine = ([config.values.get(one, middle) for one in part] for part in sample)
+    return mean_of_corpus(people, teacher, machine)
+
+
+def _exchange(
+    task: Task, known: Known, train: Sequence[Label], config: AnnotateConfig, encoder: LanguageModel | None
+) -> dict[str, Any] | None:
     definition = task.definition
     enough = min(len(task.train), len(train), len(known.rows)) >= _FEWEST_CURVE
     if definition.kind != "classification" or not enough:
@@ -163,11 +197,18 @@ def _exchange(task: Task, known: Known, train: Sequence[Label], config: Annotate
     some = train[:_MOST_CURVE]
     teacher = [definition.input_text(found.row) for found in some], [found.answer for found in some]
     test = [definition.input_text(row) for row in known.rows], known.people
-    curves = learning_curves({"people": people, "teacher": teacher}, test, linear_student, draws=3, seed=config.seed)
+    student: Student = linear_student
+    name = "TF-IDF and logistic regression"
+    if encoder is not None:
+        from taskfit.prompting.similarity import embed
+
+        student = frozen_student(lambda texts: embed(encoder, texts))
+        name = f"vectors of {encoder.name} and logistic regression"
+    curves = learning_curves({"people": people, "teacher": teacher}, test, student, draws=3, seed=config.seed)
     gain = last_gain(curves["teacher"], seed=config.seed)
     rates = exchange_rate(curves["people"], curves["teacher"], seed=config.seed)
     return {
-        "student": "TF-IDF and logistic regression",
+        "student": name,
         "curves": {name: list(zip(curve.sizes, curve.accuracy, strict=True)) for name, curve in curves.items()},
         "rates": [_finite(asdict(rate)) for rate in rates],
         "last_gain": None if gain is None else {**asdict(gain), "is_worth_it": gain.is_worth_it},

@@ -16,6 +16,7 @@ from taskfit.distillation.annotate import annotate
 from taskfit.distillation.config import AnnotateConfig
 from taskfit.distillation.distil import Distil, StepByStep
 from taskfit.distillation.ledger import open_ledger
+from taskfit.distillation.review import read_review, reviewed
 from taskfit.distillation.teacher import Teacher
 from taskfit.distillation.teacher_answers import read_answers
 from taskfit.errors import ConfigError, DataError, StudyError
@@ -480,3 +481,20 @@ def test_names_parse_back(name: str) -> None:
     assert isinstance(made, Distil)
     assert isinstance(made, StepByStep) == name.startswith("step")
     assert parse(made.name) == made
+
+
+def test_a_reviewed_choice_must_be_one_of_the_rows_own_options(tmp_path: Path) -> None:
+    """Each row brings its own; the other row's will not do."""
+    write(tmp_path / "rows.jsonl", [{"q": f"q{n}", "o": [f"a{n}", f"b{n}"], "a": f"a{n}"} for n in range(40)])
+    (tmp_path / "task.yaml").write_text("kind: choice\ninput: q\noptions: o\ntarget: a\ndata: rows.jsonl\n")
+    definition = load_task(tmp_path / "task.yaml").definition
+    rows = [Row(f"r{n}", {"q": f"q{n}", "o": [f"a{n}", f"b{n}"], "a": f"a{n}"}) for n in (1, 2)]
+    path = tmp_path / "review.csv"
+    with open_ledger(tmp_path / "ledger", {}) as ledger:
+        ledger.fill({"train": rows})
+        path.write_text("id,person\nr1,b1\nr2,b1\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"person must be one of a2, b2 \(got 'b1'\)"):
+            read_review(path, definition, ledger)
+        path.write_text("id,person\nr1,b1\nr2,b2\n", encoding="utf-8")
+        assert read_review(path, definition, ledger) == 2
+        assert reviewed(ledger.connection) == {"r1": "b1", "r2": "b2"}
