@@ -27,9 +27,12 @@ from taskfit.tuning.settings import (
     width_of,
 )
 from taskfit.tuning.taught import Taught
+from taskfit.tuning.teacher_answers import class_targets
 from taskfit.tuning.training_set import validation_sample
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from taskfit.models.language_model import Architecture, LanguageModel
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from taskfit.tuning.classifier import EncoderClassifier
     from taskfit.tuning.lesson import RowSet
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "encoder_body"]
 
 LEARNING_RATE_AT_768 = 5e-5
 """For encoders of BERT-base's width and around it (Devlin et al. 2019, appendix A.3)."""
@@ -77,6 +80,7 @@ class Encoder(Paced):
     ``head-only``; none tunes it whole. Its learning rate counts, unless one is given here; how long, is said here."""
 
     space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "pool": OneOf(("mean", "cls"))}
+    learns_from_teacher: ClassVar[bool] = True
 
     def check(self, faults: Faults) -> None:
         """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
@@ -136,11 +140,26 @@ class Encoder(Paced):
         """
         check_fit(self, task.definition.kind, None if model is None else model.architecture)
         model = replace(cast("LanguageModel", model))  # its module is replaced by the encoder's body
-        model.module = _body(model)
+        model.module = encoder_body(model)
         work, classifier = self._train(model, task, seed, budget)
         needs_base = not isinstance(self.method, Full)
         manifest = new_manifest(self, task, seed=seed, model=model, needs_base=needs_base, state={}, fit_work=work)
         return EncoderPredictor(manifest, model, classifier, self.max_tokens, self.method)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether :meth:`go_on` can train a fitted predictor further: where all weights are its own."""
+        return isinstance(self.method, Full)
+
+    def go_on(self, predictor: EncoderPredictor, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
+        """Train a fitted predictor further on other training rows, with a schedule of its own; in place.
+
+        Raises:
+            TrainingError: training has diverged.
+        """
+        work, classifier = self._train(predictor.model, task, seed, budget, predictor.classifier)
+        manifest = replace(predictor.manifest, fit_work=predictor.fit_work + work)
+        return EncoderPredictor(manifest, predictor.model, classifier, self.max_tokens, self.method)
 
     def preview(self, model: LanguageModel | None, task: Task, *, seed: int) -> list[str]:
         """Return lines that show what would be learned, without training.
@@ -162,19 +181,19 @@ class Encoder(Paced):
         """
         if model is not None and not isinstance(self.method, Full):
             model = replace(model)
-            model.module = _body(model)
+            model.module = encoder_body(model)
         loaded = self.method.load(model, folder)
         if loaded.architecture != "encoder":
             raise PredictorError(f"{folder} should hold an encoder (got a model of architecture {loaded.architecture})")
         if isinstance(self.method, Full):
-            loaded.module = _body(loaded)
-        classifier = self._classifier(loaded, len(manifest.definition.labels), seed=0)
+            loaded.module = encoder_body(loaded)
+        classifier = self.classifier(loaded, len(manifest.definition.labels), seed=0)
         copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
         classifier.requires_grad_(False)
         return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method)
 
-    def _classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
-        """A fresh head on the model's body, on the model's device."""
+    def classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
+        """Return a fresh head on the model's body, on the model's device."""
         import torch
 
         from taskfit.tuning.classifier import EncoderClassifier
@@ -190,14 +209,22 @@ class Encoder(Paced):
             return _learning_rate(width_of(model))
         return self.learning_rate or self.method.rate(model)
 
-    def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
+    def _train(
+        self,
+        model: LanguageModel,
+        task: Task,
+        seed: int,
+        budget: Budget,
+        fitted: EncoderClassifier | None = None,
+    ) -> tuple[Work, EncoderClassifier]:
         training_format(model)  # refuses before anything is changed
         rate = self.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             if self.tune is not None:
                 trained, total = count_values(model.module)
                 budget.say(f"below the linear layer {trained:,} of {total:,} values train: {trainable.what}")
-            classifier = self._classifier(model, len(task.definition.labels), seed=seed)
+            classifier = fitted or self.classifier(model, len(task.definition.labels), seed=seed)
+            classifier.head.requires_grad_(True)
             work = self._run(model, task, classifier, trainable, rate, seed=seed, budget=budget)
         classifier.requires_grad_(False)
         return work, classifier.eval()
@@ -222,13 +249,14 @@ class Encoder(Paced):
         held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
         for line in _findings(model, task.definition, train_set, held_out, rate):
             budget.say(line)
+        targets = class_targets(task.definition, task.train, task.definition.labels)
         pace = Pace(self, rate, self.method.trains)
         lesson = Lesson(
             module=classifier,
-            rows=_row_set(model, train_set),
+            rows=_row_set(model, train_set, targets),
             held_out=_row_set(model, held_out),
             loss=Chosen(class_loss, gathers=True),
-            fingerprint=run_parts(model, pace, _digest(train_set, held_out)),
+            fingerprint=run_parts(model, pace, _digest(train_set, held_out, targets=targets)),
             pass_size=len(train_set.ids),
             labels=len(task.definition.labels),
             weight_decay=WEIGHT_DECAY,
@@ -236,13 +264,18 @@ class Encoder(Paced):
         return learn(model, lesson, pace, trainable, seed=seed, budget=budget) + train_set.lost
 
 
-def _row_set(model: LanguageModel, texts: LabelledTexts) -> RowSet:
+def _row_set(model: LanguageModel, texts: LabelledTexts, targets: NDArray[np.float64] | None = None) -> RowSet:
+    import torch
+
     from taskfit.tuning.classifier import collate_texts
     from taskfit.tuning.lesson import RowSet
 
     def collate(rows: Sequence[int]) -> dict[str, Tensor]:
         labels = [texts.labels[row] for row in rows]
-        return collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+        made = collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+        if targets is not None:
+            made["targets"] = torch.tensor(targets[list(rows)], dtype=torch.float32, device=model.device)
+        return made
 
     return RowSet(tuple((len(ids), 0) for ids in texts.ids), collate, tuple(texts.row_ids))
 
@@ -282,17 +315,19 @@ def _learning_rate(width: int) -> float:
     return LEARNING_RATE_NARROW if width < 512 else learning_rate_for(width, at_768=LEARNING_RATE_AT_768)
 
 
-def _body(model: LanguageModel) -> Any:
-    """The encoder without any head of its own, and without its pooler, which is not read."""
+def encoder_body(model: LanguageModel) -> Any:
+    """Return the encoder without any head of its own, and without its pooler, which is not read."""
     body = getattr(model.module, "base_model", model.module)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
     return body
 
 
-def _digest(*sets: LabelledTexts) -> str:
-    """Hash of the rows' tokens and labels."""
+def _digest(*sets: LabelledTexts, targets: NDArray[np.float64] | None) -> str:
+    """Hash of the rows' tokens and labels, and of what a teacher says of them."""
     digest = hashlib.sha256()
     for rows in sets:
         digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
+    if targets is not None:
+        digest.update(targets.tobytes())
     return digest.hexdigest()
