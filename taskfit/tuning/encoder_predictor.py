@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
     from taskfit.tuning.classifier import EncoderClassifier
+    from taskfit.tuning.encoder_pretraining import KeptBase
     from taskfit.tuning.method import Method
 
 __all__ = ["HEAD_FILE", "EncoderPredictor"]
@@ -37,6 +38,7 @@ class EncoderPredictor:
         classifier: the same body with the head.
         max_tokens: longer texts keep their beginning.
         method: how the body was tuned; it knows what of it must be saved.
+        base: the encoder that the method's changes were put on, where it was made in the same fit.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class EncoderPredictor:
         classifier: EncoderClassifier,
         max_tokens: int,
         method: Method,
+        base: KeptBase | None = None,
     ) -> None:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
@@ -55,6 +58,7 @@ class EncoderPredictor:
         self.classifier = classifier
         self.max_tokens = max_tokens
         self.method = method
+        self.base = base
         self._predict_work = Work()
 
     @property
@@ -91,6 +95,8 @@ class EncoderPredictor:
         head = {name: value.cpu().contiguous() for name, value in self.classifier.head.state_dict().items()}
         with new_folder(folder) as partial:
             self.method.save(self.model, partial)
+            if self.base is not None:
+                self.base.save(partial)
             save_file(head, partial / HEAD_FILE)
             write_manifest(partial, self.manifest)
 
