@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
     from taskfit.tuning.classifier import EncoderClassifier, TextBatch
+    from taskfit.tuning.encoder_pretraining import KeptBase
     from taskfit.tuning.method import Method
 
 __all__ = ["HEAD_FILE", "EncoderPredictor", "pooled_vectors"]
@@ -43,6 +44,7 @@ class EncoderPredictor:
         classifier: the same body with the head.
         max_tokens: longer texts keep their beginning.
         method: how the body was tuned; it knows what of it must be saved.
+        base: the encoder that the method's changes were put on, where it was made in the same fit.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class EncoderPredictor:
         classifier: EncoderClassifier,
         max_tokens: int,
         method: Method,
+        base: KeptBase | None = None,
     ) -> None:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
@@ -61,6 +64,7 @@ class EncoderPredictor:
         self.classifier = classifier
         self.max_tokens = max_tokens
         self.method = method
+        self.base = base
         self._predict_work = Work()
         self._packed: PackedEncoder | None = None
         self._is_tried = False
@@ -99,6 +103,8 @@ class EncoderPredictor:
         head = {name: value.cpu().contiguous() for name, value in self.classifier.head.state_dict().items()}
         with new_folder(folder) as partial:
             self.method.save(self.model, partial)
+            if self.base is not None:
+                self.base.save(partial)
             save_file(head, partial / HEAD_FILE)
             write_manifest(partial, self.manifest)
 

@@ -50,7 +50,14 @@ def fit_all(folder: Path, strategies: list[str], killed_at: str = "") -> None:
 
 def as_family(text: str) -> Family:
     """The name of a family of tiny models."""
-    families: dict[str, Family] = {"llama": "llama", "t5": "t5", "bert": "bert", "gpt2": "gpt2"}
+    families: dict[str, Family] = {
+        "llama": "llama",
+        "t5": "t5",
+        "bert": "bert",
+        "gpt2": "gpt2",
+        "masked-bert": "masked-bert",
+        "span-t5": "span-t5",
+    }
     return families[text]
 
 
