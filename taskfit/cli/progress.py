@@ -6,11 +6,13 @@ from types import TracebackType
 
 from taskfit.cli.bar import Bar
 from taskfit.studies.events import (
+    BudgetPlanned,
     CandidateStopped,
     Event,
     StudyPlanned,
     TrialEnded,
     TrialFound,
+    TrialLeftOut,
     TrialSaid,
     TrialStarted,
 )
@@ -48,6 +50,11 @@ class Progress:
                 known = [trial.forecast_s for trial in plan.trials if trial.forecast_s is not None]
                 forecast = f", about {seconds(sum(known))}" if len(known) == len(plan.trials) else ""
                 self._bar.line(f"{count(len(plan.trials), 'trial')}{forecast}")
+            case BudgetPlanned(lines):
+                for line in lines:
+                    self._bar.line(line)
+            case TrialLeftOut(spec, why):
+                self._bar.line(f"{spec.label}: left out: {why}")
             case TrialFound(result, done, total):
                 self._bar.line(f"[{done}/{total}] {result.spec.label}: found, {result.status}")
                 self._advance(done, total, None)

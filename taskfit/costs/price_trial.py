@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Forecast", "expected_amounts", "forecast"]
 
 _BARE_BYTES = 450e6  # the process before any model
-_TRAIN_TOKENS = 4096  # of a micro-batch, at most (tuning.training.TOKEN_BUDGET)
+_TRAIN_TOKENS = 4096  # of a micro-batch, at most (tuning.memory_plan.TOKEN_BUDGET)
 _PACK_TOKENS = 1024  # of a scored pack on a processor (inference.batches)
 _READ_TOKENS = 4096  # of any other batch
 _KEPT_PASSES = 3.5  # how often what is kept is written and read again, forward and backward

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from taskfit.studies.spec import Plan, TrialSpec
 
 __all__ = [
+    "BudgetPlanned",
     "CandidateStopped",
     "Event",
     "OnEvent",
     "StudyPlanned",
     "TrialEnded",
     "TrialFound",
+    "TrialLeftOut",
     "TrialSaid",
     "TrialStarted",
     "ignore",
@@ -29,6 +31,13 @@ class StudyPlanned:
     """Everything is checked; trials are about to run."""
 
     plan: Plan
+
+
+@dataclass(frozen=True)
+class BudgetPlanned:
+    """What of the plan is expected to fit into the budget, in sentences."""
+
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,18 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class TrialLeftOut:
+    """The budget has no room for a trial: it was not started, or was stopped.
+
+    Attributes:
+        why: in words.
+    """
+
+    spec: TrialSpec
+    why: str
+
+
+@dataclass(frozen=True)
 class CandidateStopped:
     """A strategy gets no further seeds.
 
@@ -91,7 +112,9 @@ class CandidateStopped:
     why: str
 
 
-Event = CandidateStopped | StudyPlanned | TrialFound | TrialStarted | TrialSaid | TrialEnded
+Event = (
+    BudgetPlanned | CandidateStopped | StudyPlanned | TrialFound | TrialLeftOut | TrialStarted | TrialSaid | TrialEnded
+)
 OnEvent = Callable[[Event], None]
 
 

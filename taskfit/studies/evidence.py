@@ -138,6 +138,9 @@ def write_result(comparison: Comparison, recommendation: Recommendation, evidenc
         "leaks": asdict(evidence.leaks) | {"finding": evidence.leaks.text},
         "without_leaks": evidence.clean,
         "missing_trials": comparison.missing,
+        "budget": comparison.study.plan.config.budget,
+        "spent": asdict(comparison.spent) | {"usd": comparison.spent.usd(comparison.study.plan.price.usd_per_hour)},
+        "left_out": comparison.left_out,
     }
     write_json(comparison.study.folder / RESULT_FILE, cast("Mapping[str, Value]", _plain(values)))
 

@@ -41,10 +41,12 @@ class Measured:
     Attributes:
         device: what it does in a second.
         number_format: that models compute in, and why, in a sentence that begins with its name.
+        is_gpu: models compute on a GPU.
     """
 
     device: Accelerator
     number_format: str
+    is_gpu: bool = False
 
 
 @dataclass(frozen=True)

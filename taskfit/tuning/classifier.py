@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,19 @@ class EncoderClassifier(torch.nn.Module):
         torch.nn.init.normal_(self.head.weight, std=0.02)
         torch.nn.init.zeros_(self.head.bias)
         self.pool: Pool = pool
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether the encoder's layers can be computed twice to save memory."""
+        return bool(getattr(self.encoder, "supports_gradient_checkpointing", False))
+
+    def activation_checkpointing_enable(self) -> None:
+        """Let them, from now on."""
+        cast("Any", self.encoder).activation_checkpointing_enable()
+
+    def activation_checkpointing_disable(self) -> None:
+        """Let them no longer."""
+        cast("Any", self.encoder).activation_checkpointing_disable()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits, shape (batch, classes)."""

@@ -15,7 +15,6 @@ from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.strategy.space import OneOf, Space, Times
-from taskfit.tuning.batches import split_by_length
 from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of, repeated_lines
 from taskfit.tuning.full import Full
@@ -24,7 +23,6 @@ from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.settings import (
     Paced,
     learning_rate_for,
-    plan_schedule,
     training_format,
     width_of,
 )
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Kind, Task
     from taskfit.tuning.classifier import EncoderClassifier
+    from taskfit.tuning.lesson import RowSet
 
 __all__ = ["Encoder"]
 
@@ -51,6 +50,9 @@ LEARNING_RATE_NARROW = 3e-4
 
 HEAD_DROPOUT = 0.1
 """Devlin et al. 2019, appendix A.3."""
+
+WEIGHT_DECAY = 0.01
+"""Devlin et al. 2019, appendix A.2."""
 
 
 @dataclass(frozen=True)
@@ -212,53 +214,37 @@ class Encoder(Paced):
         budget: Budget,
     ) -> Work:
         """Train what requires gradients."""
-        import torch
-
-        from taskfit.tuning.classifier import class_loss, collate_texts
-        from taskfit.tuning.counts import fit_work
-        from taskfit.tuning.loss import with_penalty
-        from taskfit.tuning.training import TOKEN_BUDGET, Job, run
+        from taskfit.tuning.classifier import class_loss
+        from taskfit.tuning.lesson import Lesson, Pace, learn, run_parts
+        from taskfit.tuning.loss import Chosen
 
         train_set = encode_labelled(model, task.definition, task.train, self.max_tokens)
         held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
         for line in _findings(model, task.definition, train_set, held_out, rate):
             budget.say(line)
-        autocast = training_format(model)
-        groups = split_by_length([len(ids) for ids in held_out.ids], TOKEN_BUDGET)
-
-        def batch(rows: LabelledTexts, chosen: Sequence[int]) -> dict[str, Tensor]:
-            labels = [rows.labels[index] for index in chosen]
-            return collate_texts([rows.ids[index] for index in chosen], pad_id_of(model), model.device, labels)
-
-        def mean_loss() -> float:
-            with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
-                return sum(float(class_loss(classifier, batch(held_out, group))[0]) for group in groups) / len(
-                    held_out.ids
-                )
-
-        job = Job(
+        pace = Pace(self, rate, self.method.trains)
+        lesson = Lesson(
             module=classifier,
-            lengths=tuple(len(ids) for ids in train_set.ids),
-            collate=lambda chosen: batch(train_set, chosen),
-            loss_sum=with_penalty(class_loss, trainable.penalty),
-            validate=mean_loss if held_out.ids else None,
-            batch=self.batch,
-            learning_rate=rate,
-            weight_decay=0.01,
-            schedule=plan_schedule(
-                len(train_set.ids), len(task.definition.labels), self, is_validated=bool(held_out.ids)
-            ),
-            autocast=autocast,
-            fingerprint=_fingerprint(model, repr(self), train_set, held_out),
-            seed=seed,
-            after_step=trainable.after_step,
+            rows=_row_set(model, train_set),
+            held_out=_row_set(model, held_out),
+            loss=Chosen(class_loss, gathers=True),
+            fingerprint=run_parts(model, pace, _digest(train_set, held_out)),
+            pass_size=len(train_set.ids),
+            labels=len(task.definition.labels),
+            weight_decay=WEIGHT_DECAY,
         )
-        result, plan = run(job, budget)
-        front = trainable.virtual_tokens
-        shapes = [(front + len(ids), 0) for ids in train_set.ids]
-        held_out_shapes = [[(front + len(held_out.ids[index]), 0) for index in group] for group in groups]
-        work = fit_work(plan, result, shapes, held_out_shapes, "encoder", trains=self.method.trains, gathers=True)
-        return work + train_set.lost
+        return learn(model, lesson, pace, trainable, seed=seed, budget=budget) + train_set.lost
+
+
+def _row_set(model: LanguageModel, texts: LabelledTexts) -> RowSet:
+    from taskfit.tuning.classifier import collate_texts
+    from taskfit.tuning.lesson import RowSet
+
+    def collate(rows: Sequence[int]) -> dict[str, Tensor]:
+        labels = [texts.labels[row] for row in rows]
+        return collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+
+    return RowSet(tuple((len(ids), 0) for ids in texts.ids), collate, tuple(texts.row_ids))
 
 
 def _findings(
@@ -304,9 +290,9 @@ def _body(model: LanguageModel) -> Any:
     return body
 
 
-def _fingerprint(model: LanguageModel, method: str, *sets: LabelledTexts) -> str:
-    """Hash of everything that training depends on besides its settings."""
-    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
+def _digest(*sets: LabelledTexts) -> str:
+    """Hash of the rows' tokens and labels."""
+    digest = hashlib.sha256()
     for rows in sets:
         digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
     return digest.hexdigest()

@@ -108,7 +108,7 @@ class EncoderPredictor:
         """Probabilities of all classes for each text, in the order of the texts; each sums to 1."""
         from taskfit.tuning.counts import batches_work
         from taskfit.tuning.encoder_packed import try_packed
-        from taskfit.tuning.training import TOKEN_BUDGET
+        from taskfit.tuning.memory_plan import TOKEN_BUDGET
 
         if not self._is_tried:
             self._packed, self._is_tried = try_packed(self.classifier, texts, pad_id_of(self.model)), True

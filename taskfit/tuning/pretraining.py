@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.task import Task
     from taskfit.tasks.text import Document
     from taskfit.tuning.examples import Example
+    from taskfit.tuning.loss import Chosen
     from taskfit.tuning.packing import Piece
 
 __all__ = ["ContinuedPretraining"]
@@ -114,20 +115,21 @@ class ContinuedPretraining(Paced):
             TrainingError: there is too little text, or training has diverged.
             ConfigError: a parameter does not suit the model, or it is in float16 or quantised.
         """
-        from taskfit.tuning.answers import Pace, mean_loss, train_examples
+        from taskfit.tuning.answers import Pace, choose, mean_loss, train_examples
 
         training_format(model)  # refuses before anything is changed
         data = self.training_set(model, task)
-        data = _as_it_packs(model, data, budget)
-        before = mean_loss(model, data.held_out)
         rate = self.learning_rate or self.method.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             trained, total = count_values(model.module)
             budget.say(f"continued-pretraining trains {trained:,} of {total:,} values; learning rate {rate:.2g}")
+            chosen = choose(model, data.examples)
+            data = _as_it_packs(model, data, chosen, budget)
+            before = mean_loss(model, data.held_out, chosen)  # what is fresh has changed nothing yet
             pace = Pace(self, rate, self.method.trains)
-            work = train_examples(model, data, pace, trainable, seed=seed, budget=budget)
+            work = train_examples(model, data, pace, trainable, seed=seed, budget=budget, chosen=chosen)
         model.module = self.method.merge(model).module
-        after = mean_loss(model, data.held_out)
+        after = mean_loss(model, data.held_out, chosen)
         tokens = sum(example.learned for example in data.held_out)
         budget.say(
             f"perplexity of held-out text ({tokens:,} tokens): {math.exp(before):.2f} before, {math.exp(after):.2f} "
@@ -236,7 +238,7 @@ def _packed(pieces: Sequence[Piece], length: int) -> list[Example]:
     return [packed_example(f"text {n}", [pieces[index] for index in group]) for n, group in enumerate(groups, start=1)]
 
 
-def _as_it_packs(model: LanguageModel, data: TrainingSet, budget: Budget) -> TrainingSet:
+def _as_it_packs(model: LanguageModel, data: TrainingSet, chosen: Chosen, budget: Budget) -> TrainingSet:
     """The training set as it is where the model keeps packed texts apart, else with each text by itself."""
     from taskfit.tuning.answers import mean_loss
 
@@ -244,8 +246,8 @@ def _as_it_packs(model: LanguageModel, data: TrainingSet, budget: Budget) -> Tra
     if not several:
         return data
     tried = min(several, key=lambda example: example.length)
-    together = mean_loss(model, [tried])
-    apart = mean_loss(model, unpacked(tried))
+    together = mean_loss(model, [tried], chosen)
+    apart = mean_loss(model, unpacked(tried), chosen)
     tolerance = TOLERANCE if training_format(model) is None else TOLERANCE_BFLOAT16
     if abs(together - apart) <= tolerance * apart:
         return data

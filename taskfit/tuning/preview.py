@@ -159,8 +159,8 @@ def _check_supervised(examples: Sequence[Example]) -> None:
 def _padding(model: LanguageModel, data: TrainingSet, batch: int, seed: int) -> int:
     """Tokens of padding in the micro-batches of the first pass; none where rows are packed."""
     from taskfit.tuning.batches import StepPlan
+    from taskfit.tuning.memory_plan import TOKEN_BUDGET
     from taskfit.tuning.packed import is_packable
-    from taskfit.tuning.training import TOKEN_BUDGET
 
     if model.architecture == "decoder" and is_packable(model.module):
         return 0

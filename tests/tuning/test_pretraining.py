@@ -152,10 +152,10 @@ def test_a_model_that_mixes_packed_texts_gets_them_one_by_one(
 ) -> None:
     """It is tried on one sequence, and said."""
     losses = iter([2.0, 2.5])
-    monkeypatch.setattr("taskfit.tuning.answers.mean_loss", lambda model, examples: next(losses))
+    monkeypatch.setattr("taskfit.tuning.answers.mean_loss", lambda model, examples, chosen: next(losses))
     said: list[str] = []
     model, change = tiny_model(folder, "llama"), change_of(f"continued-pretraining(text=texts.jsonl, {QUICK})")
-    data = pretraining._as_it_packs(model, change.training_set(model, written), Budget(say=said.append))
+    data = pretraining._as_it_packs(model, change.training_set(model, written), None, Budget(say=said.append))  # type: ignore[arg-type]
     assert all(len(example.documents) == 0 for example in data.examples)
     assert data.pass_size == len(data.examples) > 10
     assert said[0].startswith("this model does not keep packed texts apart (loss 2.0000 together, 2.5000 apart)")
@@ -351,7 +351,7 @@ def test_a_killed_fit_goes_on_in_the_stage_where_it_was(folder: Path, tmp_path: 
 
     through = fit("a")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("taskfit.tuning.training.SAY_EVERY_S", -1.0)
+        patch.setattr("taskfit.tuning.train_report.SAY_EVERY_S", -1.0)
         with pytest.raises(StopError):
             fit("b", stop=True)
     assert fit("b")[:-1] == through[:-1]
