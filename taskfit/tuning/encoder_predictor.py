@@ -91,6 +91,11 @@ class EncoderPredictor:
                     cut_tokens=cut,
                 )
 
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether two threads may predict at once: where rows do not go through the module, and its counts, itself."""
+        return self._packed is not None
+
     def save(self, folder: Path) -> None:
         """Write the predictor folder, whole or not at all: the tuned body, or what was changed of it, and the head.
 
