@@ -17,7 +17,9 @@ from places import BUILD, MODEL, need, read_built_rows, write_json
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from taskfit.tuning.trainer import Progress, TrainConfig, train
+from taskfit.tuning.train_config import TrainConfig
+from taskfit.tuning.train_run import Progress
+from taskfit.tuning.trainer import train
 
 RATE = 1e-3
 TOKENS_PER_BATCH = 4096

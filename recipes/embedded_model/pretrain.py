@@ -22,7 +22,9 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from taskfit.tuning.checkpoint import load_state
-from taskfit.tuning.trainer import Progress, TrainConfig, train
+from taskfit.tuning.train_config import TrainConfig
+from taskfit.tuning.train_run import Progress
+from taskfit.tuning.trainer import train
 
 TOKENS_PER_STEP = 4096
 RATE = 2e-3

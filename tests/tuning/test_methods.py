@@ -20,7 +20,7 @@ from taskfit.strategy.composed import Composed
 from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
-from taskfit.tuning import training
+from taskfit.tuning import train_report, training
 from taskfit.tuning.adapter import Adapter
 from taskfit.tuning.full import Full
 from taskfit.tuning.layers import blocks, layers_of_role
@@ -29,7 +29,7 @@ from taskfit.tuning.qlora import quantise
 from taskfit.tuning.random_mask import RandomMask
 from taskfit.tuning.selective import BitFit, LastLayers, Norms
 from taskfit.tuning.soft_prompts import PromptTuning
-from taskfit.tuning.trainer import TrainConfig
+from taskfit.tuning.train_config import TrainConfig
 from taskfit.tuning.virtual_tokens import InputVectors, key_value_shape
 from tests.tuning.keyword_task import Family, keyword_task, rows, tiny_model
 
@@ -268,7 +268,7 @@ def killable(models: Path, scratch: Path, stop_at: int | None) -> dict[str, torc
     model, task = tiny_model(models, "llama"), keyword_task(8, 0)
     method = method_of("adalora(rank=2, initial_rank=4, epochs=1, min_steps=10, batch=4)")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SAY_EVERY_S", -1.0)
+        patch.setattr(train_report, "SAY_EVERY_S", -1.0)
         patch.setattr(training, "TrainConfig", partial(TrainConfig, checkpoint_every_s=1e-9))
         try:
             budget = Budget(folder=scratch, say=say)
