@@ -78,8 +78,11 @@ def labels_used(strategy: Strategy, task: Task, train_rows: int | None) -> int:
     """Return how many labelled rows a strategy learns and chooses from: 0 where training rows do not matter.
 
     A prompt with randomly drawn worked examples needs those alone; whatever else learns is given the validation rows
-    too.
+    too. A strategy that knows better says so in a method ``labels_used(task, train_rows)``.
     """
+    own: Callable[[Task, int | None], int] | None = getattr(strategy, "labels_used", None)
+    if own is not None:
+        return own(task, train_rows)
     if not uses_train(strategy):
         return 0
     program = getattr(strategy, "program", strategy)

@@ -28,9 +28,12 @@ from taskfit.tuning.settings import (
     width_of,
 )
 from taskfit.tuning.taught import Taught
+from taskfit.tuning.teacher_answers import class_targets
 from taskfit.tuning.training_set import validation_sample
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from taskfit.models.language_model import Architecture, LanguageModel
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from taskfit.tuning.classifier import EncoderClassifier
     from taskfit.tuning.lesson import RowSet
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "encoder_body"]
 
 LEARNING_RATE_AT_768 = 5e-5
 """For encoders of BERT-base's width and around it (Devlin et al. 2019, appendix A.3)."""
@@ -80,6 +83,7 @@ class Encoder(Paced):
     """``continued-pretraining(...)`` to go before; ``continued-pretraining(...)+encoder(...)`` says the same."""
 
     space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "pool": OneOf(("mean", "cls"))}
+    learns_from_teacher: ClassVar[bool] = True
 
     def check(self, faults: Faults) -> None:
         """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
@@ -143,7 +147,7 @@ class Encoder(Paced):
         self.check_task(task)
         model = replace(cast("LanguageModel", model))  # its module is replaced by the encoder's body
         with pretrained(self.pretraining, model, task, seed=seed, budget=budget) as (before, left):
-            model.module = _body(model)
+            model.module = encoder_body(model)
             base = None if self.pretraining is None else KeptBase(model)
             work, classifier = self._train(model, task, seed, left)
         needs_base = self.pretraining is None and not isinstance(self.method, Full)
@@ -167,6 +171,21 @@ class Encoder(Paced):
         """Return a hash of what is learned besides the task's own rows; empty where there is nothing."""
         first = first_change(self.pretraining)
         return "" if first is None else first.other_data(task)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether :meth:`go_on` can train a fitted predictor further: where all weights are its own."""
+        return isinstance(self.method, Full)
+
+    def go_on(self, predictor: EncoderPredictor, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
+        """Train a fitted predictor further on other training rows, with a schedule of its own; in place.
+
+        Raises:
+            TrainingError: training has diverged.
+        """
+        work, classifier = self._train(predictor.model, task, seed, budget, predictor.classifier)
+        manifest = replace(predictor.manifest, fit_work=predictor.fit_work + work)
+        return EncoderPredictor(manifest, predictor.model, classifier, self.max_tokens, self.method)
 
     def preview(self, model: LanguageModel | None, task: Task, *, seed: int) -> list[str]:
         """Return lines that show what would be learned, without training.
@@ -193,19 +212,19 @@ class Encoder(Paced):
             base = KeptBase(folder / BASE_FOLDER)
         if model is not None and not isinstance(self.method, Full):
             model = replace(model)
-            model.module = _body(model)
+            model.module = encoder_body(model)
         loaded = self.method.load(model, folder)
         if loaded.architecture != "encoder":
             raise PredictorError(f"{folder} should hold an encoder (got a model of architecture {loaded.architecture})")
         if isinstance(self.method, Full):
-            loaded.module = _body(loaded)
-        classifier = self._classifier(loaded, len(manifest.definition.labels), seed=0)
+            loaded.module = encoder_body(loaded)
+        classifier = self.classifier(loaded, len(manifest.definition.labels), seed=0)
         copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
         classifier.requires_grad_(False)
         return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method, base)
 
-    def _classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
-        """A fresh head on the model's body, on the model's device."""
+    def classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
+        """Return a fresh head on the model's body, on the model's device."""
         import torch
 
         from taskfit.tuning.classifier import EncoderClassifier
@@ -221,14 +240,22 @@ class Encoder(Paced):
             return _learning_rate(width_of(model))
         return self.learning_rate or self.method.rate(model)
 
-    def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
+    def _train(
+        self,
+        model: LanguageModel,
+        task: Task,
+        seed: int,
+        budget: Budget,
+        fitted: EncoderClassifier | None = None,
+    ) -> tuple[Work, EncoderClassifier]:
         training_format(model)  # refuses before anything is changed
         rate = self.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             if self.tune is not None:
                 trained, total = count_values(model.module)
                 budget.say(f"below the linear layer {trained:,} of {total:,} values train: {trainable.what}")
-            classifier = self._classifier(model, len(task.definition.labels), seed=seed)
+            classifier = fitted or self.classifier(model, len(task.definition.labels), seed=seed)
+            classifier.head.requires_grad_(True)
             work = self._run(model, task, classifier, trainable, rate, seed=seed, budget=budget)
         classifier.requires_grad_(False)
         return work, classifier.eval()
@@ -253,13 +280,14 @@ class Encoder(Paced):
         held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
         for line in findings(model, task.definition, train_set, held_out, rate):
             budget.say(line)
+        targets = class_targets(task.definition, task.train, task.definition.labels)
         pace = Pace(self, rate, self.method.trains)
         lesson = Lesson(
             module=classifier,
-            rows=_row_set(model, train_set),
+            rows=_row_set(model, train_set, targets),
             held_out=_row_set(model, held_out),
             loss=Chosen(class_loss, gathers=True),
-            fingerprint=run_parts(model, pace, _digest(train_set, held_out)),
+            fingerprint=run_parts(model, pace, _digest(train_set, held_out, targets=targets)),
             pass_size=len(train_set.ids),
             labels=len(task.definition.labels),
             weight_decay=WEIGHT_DECAY,
@@ -267,13 +295,18 @@ class Encoder(Paced):
         return learn(model, lesson, pace, trainable, seed=seed, budget=budget) + train_set.lost
 
 
-def _row_set(model: LanguageModel, texts: LabelledTexts) -> RowSet:
+def _row_set(model: LanguageModel, texts: LabelledTexts, targets: NDArray[np.float64] | None = None) -> RowSet:
+    import torch
+
     from taskfit.tuning.classifier import collate_texts
     from taskfit.tuning.lesson import RowSet
 
     def collate(rows: Sequence[int]) -> dict[str, Tensor]:
         labels = [texts.labels[row] for row in rows]
-        return collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+        made = collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+        if targets is not None:
+            made["targets"] = torch.tensor(targets[list(rows)], dtype=torch.float32, device=model.device)
+        return made
 
     return RowSet(tuple((len(ids), 0) for ids in texts.ids), collate, tuple(texts.row_ids))
 
@@ -283,17 +316,19 @@ def _learning_rate(width: int) -> float:
     return LEARNING_RATE_NARROW if width < 512 else learning_rate_for(width, at_768=LEARNING_RATE_AT_768)
 
 
-def _body(model: LanguageModel) -> Any:
-    """The encoder without any head of its own, and without its pooler, which is not read."""
+def encoder_body(model: LanguageModel) -> Any:
+    """Return the encoder without any head of its own, and without its pooler, which is not read."""
     body = getattr(model.module, "base_model", model.module)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
     return body
 
 
-def _digest(*sets: LabelledTexts) -> str:
-    """Hash of the rows' tokens and labels."""
+def _digest(*sets: LabelledTexts, targets: NDArray[np.float64] | None) -> str:
+    """Hash of the rows' tokens and labels, and of what a teacher says of them."""
     digest = hashlib.sha256()
     for rows in sets:
         digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
+    if targets is not None:
+        digest.update(targets.tobytes())
     return digest.hexdigest()
