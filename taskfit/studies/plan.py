@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
 from taskfit.models.service import is_service_name
 from taskfit.studies.costing import priced_service
+from taskfit.studies.elsewhere import check_machines
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, Measured, forecaster
+from taskfit.studies.jobs import threads_and_jobs, usable_cores
 from taskfit.studies.needs import check_task, labels_used, other_data, shots, uses_seed, uses_train
 from taskfit.studies.process import call, start_server
 from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.spec import Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec, trial_id
-from taskfit.studies.words import count, points
+from taskfit.studies.words import count, points, seconds
 
 if TYPE_CHECKING:
     from taskfit.costs.prices import Machine
@@ -47,8 +49,10 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     faults = Faults("study")
     strategies = _parse_all(config, rooms, faults)
     _check_numbers(config, faults)
+    _check_budget(config, strategies, faults)
     _check_rows(task, config, strategies, faults)
     faults.raise_as(ConfigError)
+    check_machines(config.machines, config.prices)
     notes: list[str] = []
     models, speed, absent = _models(strategies, config, rooms, notes)
     skipped = list(absent)
@@ -59,6 +63,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     price = forecaster(task, config, speed)
     trials = _trials(task, config, pairs, price, range(config.seeds))
     extra = _trials(task, config, pairs, price, range(config.seeds, config.most_seeds))
+    threads, jobs = _threads_and_jobs(trials, config, speed, notes)
     return Plan(
         task_path=_path_of(task),
         task_fingerprint=task.fingerprint,
@@ -72,6 +77,8 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
         price=Price(price.machine.name, price.machine.price_usd_per_hour, price.machine.date.isoformat()),
         detectable_difference=_detectable(task),
         notes=(*notes, *_price_notes(price.machine), *_service_notes(models, config), *_size_notes(task)),
+        threads=threads,
+        jobs=jobs,
     )
 
 
@@ -89,7 +96,7 @@ def check_disk(plan: Plan, folder: Path) -> None:
     ]
     # Saved weights in fp32 may be twice the stored ones; one trial at a time also keeps weights, best weights and
     # two moments of the optimiser in its checkpoint.
-    needed = 2 * sum(writing) + 8 * max(writing, default=0) * plan.config.workers + 10_000_000
+    needed = 2 * sum(writing) + 8 * max(writing, default=0) * plan.jobs + 10_000_000
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -119,9 +126,10 @@ def _parse_all(config: StudyConfig, rooms: Rooms, faults: Faults) -> list[Strate
 
 
 def _check_numbers(config: StudyConfig, faults: Faults) -> None:
-    for name in ("seeds", "volume", "workers"):
-        if getattr(config, name) < 1:
-            faults.add(f"{name} must be at least 1 (got {getattr(config, name)})")
+    for name in ("seeds", "volume", "jobs"):
+        amount = getattr(config, name)
+        if amount is not None and amount < 1:
+            faults.add(f"{name} must be at least 1 (got {amount})")
     if config.max_seeds is not None and config.max_seeds < config.seeds:
         faults.add(f"max_seeds must be at least seeds, which is {config.seeds} (got {config.max_seeds})")
     limits = config.limits
@@ -146,6 +154,40 @@ def _check_numbers(config: StudyConfig, faults: Faults) -> None:
         faults.add(f"limits.labels of {limits.labels} and train_sizes of at least {smallest} contradict each other")
     if not config.train_sizes:
         faults.add("train_sizes must name at least one size; all rows are written as None (got none)")
+
+
+def _check_budget(config: StudyConfig, strategies: Iterable[Strategy], faults: Faults) -> None:
+    budget = config.budget
+    if budget is None:
+        return
+    amounts = [amount for amount in (budget.seconds, budget.usd) if amount is not None]
+    if len(amounts) != 1 or not 0 < amounts[0] < math.inf:
+        faults.add(f"budget must be an amount of seconds or of usd above 0 (got {budget})")
+    elif budget.seconds is not None:
+        for strategy in strategies:
+            wanted = getattr(strategy, "seconds", None)
+            if isinstance(wanted, int | float) and wanted > budget.seconds:
+                faults.add(
+                    f"budget of {seconds(budget.seconds)} and {strategy.name} contradict each other: "
+                    f"its search alone is given {seconds(wanted)}"
+                )
+
+
+def _threads_and_jobs(
+    trials: Sequence[TrialSpec], config: StudyConfig, measured: Measured | None, notes: list[str]
+) -> tuple[int, int]:
+    import psutil
+
+    has_gpu = measured is not None and measured.is_gpu
+    threads, jobs = threads_and_jobs(
+        trials, cores=usable_cores(), memory_bytes=psutil.virtual_memory().total, has_gpu=has_gpu
+    )
+    if config.jobs is None:
+        return threads, jobs
+    if has_gpu and config.jobs > 1:
+        notes.append(f"one trial at a time instead of {config.jobs}: they would share the GPU's memory")
+        return threads, 1
+    return threads, config.jobs
 
 
 def _check_rows(task: Task, config: StudyConfig, strategies: Iterable[Strategy], faults: Faults) -> None:
@@ -206,7 +248,8 @@ def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, Measured
     from taskfit.models.dtype import fast_dtype
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return facts, Measured(probe_machine(_PROBE_S).as_accelerator(), fast_dtype(device)[1])
+    is_gpu = device.type == "cuda"
+    return facts, Measured(probe_machine(_PROBE_S).as_accelerator(), fast_dtype(device)[1], is_gpu)
 
 
 def _pairs(

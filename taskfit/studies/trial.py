@@ -25,6 +25,7 @@ from taskfit.studies.predictions import StoredPrediction, stored
 from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.scoring import score_all
+from taskfit.studies.search_gain import found_by_search
 from taskfit.studies.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class TrialJob:
         hardware: name in the price table; None: its default.
         prices: the user's price table.
         retain: what forgetting is measured on; see :func:`taskfit.evaluation.retained.read_retained`.
+        shared_cores: of the machine, where other trials may run at the same time; 0: it runs alone.
+        budget_usd: of the whole study; None: no cap in money.
+        usd_per_hour: of the machine.
     """
 
     study: Path
@@ -62,6 +66,9 @@ class TrialJob:
     prices: Path | None = None
     timeout_s: float | None = None
     retain: tuple[str, ...] = ()
+    shared_cores: int = 0
+    budget_usd: float | None = None
+    usd_per_hour: float = 0.0
     rooms: Rooms = ROOMS
 
 
@@ -110,9 +117,10 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         predictions = list(predictor.predict(task.test))
     _note_cache(predictor, notes)
     notes.extend(getattr(predictor, "notes", ()))
-    findings = {"forgetting": memory.compared_with(predictor, say).to_json()}
+    findings: dict[str, Value] = {"forgetting": memory.compared_with(predictor, say).to_json()}
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
+    findings |= found_by_search(saved)
     cost = trial_cost(
         fit.measured,
         predict.measured,
@@ -124,9 +132,11 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         needs_model=model is not None,
         machine=priced_machine(job.hardware, job.prices),
         service=priced_service(spec.model, job.prices),
+        shared_cores=job.shared_cores,
         further=[_further(one, job) for one in getattr(predictor, "elsewhere", ())],
     )
-    _note_forecast(spec, strategy, cost)
+    if not job.shared_cores:  # seconds beside others would spoil what forecasts learn from
+        _note_forecast(spec, strategy, cost)
     _note_cost(saved, cost.to_json(), findings)
     result = TrialResult(
         spec,
@@ -231,8 +241,25 @@ def _model(job: TrialJob) -> LanguageModel | None:
         )
     price = priced_service(job.spec.model, job.prices)
     if price is not None:
-        cast("ServiceModel", model).usd_per_mtok = (price.usd_per_mtok_in, price.usd_per_mtok_out)
+        _give_purse(cast("ServiceModel", model), (price.usd_per_mtok_in, price.usd_per_mtok_out), job)
     return model
+
+
+def _give_purse(model: ServiceModel, usd_per_mtok: tuple[float, float], job: TrialJob) -> None:
+    from taskfit.inference.http_limits import RateLimit
+    from taskfit.studies.spent import StudySpending
+
+    service = model.service
+    model.usd_per_mtok = usd_per_mtok
+    spending = StudySpending(
+        job.study,
+        *usd_per_mtok,
+        service.max_usd,
+        service.max_tokens,
+        budget_usd=job.budget_usd,
+        usd_per_hour=job.usd_per_hour,
+    )
+    model.limits = (spending, RateLimit(service.requests_per_minute, service.tokens_per_minute))
 
 
 def _budget(job: TrialJob, say: Callable[[str], None], notes: list[str]) -> Budget:

@@ -18,10 +18,13 @@ from taskfit.tuning.encoder_texts import encode_rows, pad_id_of
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from taskfit.inference.packed_encoder import PackedEncoder
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
     from taskfit.tuning.classifier import EncoderClassifier, TextBatch
+    from taskfit.tuning.encoder_pretraining import KeptBase
     from taskfit.tuning.method import Method
 
 __all__ = ["HEAD_FILE", "EncoderPredictor", "pooled_vectors"]
@@ -41,6 +44,7 @@ class EncoderPredictor:
         classifier: the same body with the head.
         max_tokens: longer texts keep their beginning.
         method: how the body was tuned; it knows what of it must be saved.
+        base: the encoder that the method's changes were put on, where it was made in the same fit.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class EncoderPredictor:
         classifier: EncoderClassifier,
         max_tokens: int,
         method: Method,
+        base: KeptBase | None = None,
     ) -> None:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
@@ -59,7 +64,10 @@ class EncoderPredictor:
         self.classifier = classifier
         self.max_tokens = max_tokens
         self.method = method
+        self.base = base
         self._predict_work = Work()
+        self._packed: PackedEncoder | None = None
+        self._is_tried = False
 
     @property
     def predict_work(self) -> Work:
@@ -83,6 +91,11 @@ class EncoderPredictor:
                     cut_tokens=cut,
                 )
 
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether two threads may predict at once: where rows do not go through the module, and its counts, itself."""
+        return self._packed is not None
+
     def save(self, folder: Path) -> None:
         """Write the predictor folder, whole or not at all: the tuned body, or what was changed of it, and the head.
 
@@ -95,17 +108,30 @@ class EncoderPredictor:
         head = {name: value.cpu().contiguous() for name, value in self.classifier.head.state_dict().items()}
         with new_folder(folder) as partial:
             self.method.save(self.model, partial)
+            if self.base is not None:
+                self.base.save(partial)
             save_file(head, partial / HEAD_FILE)
             write_manifest(partial, self.manifest)
 
     def _probabilities(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         """Probabilities of all classes for each text, in the order of the texts; each sums to 1."""
-        found = [[0.0]] * len(texts)
-        for group, batch in _batches(self.model, texts):
-            logits = self.classifier(batch["input_ids"], batch["attention_mask"])
-            for index, values in zip(group, logits.double().softmax(-1).tolist(), strict=True):
-                found[index] = values
+        from taskfit.tuning.encoder_packed import try_packed
+
+        if not self._is_tried:
+            self._packed, self._is_tried = try_packed(self.classifier, texts, pad_id_of(self.model)), True
+        take_hidden_work(self.classifier)  # what was tried is no work of predicting
+        logits = self._plain_logits(texts) if self._packed is None else self._packed.logits(texts)
         self._predict_work += _work(self.classifier, texts)
+        found: list[list[float]] = logits.double().softmax(-1).tolist()
+        return found
+
+    def _plain_logits(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Logits through the model itself, padded, float32, shape (texts, classes)."""
+        import torch
+
+        found = torch.empty(len(texts), len(self.definition.labels))
+        for group, batch in _batches(self.model, texts):
+            found[group] = self.classifier(batch["input_ids"], batch["attention_mask"]).float().cpu()
         return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ from taskfit.errors import TrainingError
 from taskfit.tuning.checkpoint import TrainState, check_same_run, load_state, save_state
 from taskfit.tuning.ranks import Ranks, join_ranks
 from taskfit.tuning.schedule import rate_share
+from taskfit.tuning.sharding import Shards, part_of, whole
 from taskfit.tuning.train_config import TrainConfig
 
 __all__ = ["CurvePoint", "Progress", "TrainResult", "TrainRun"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,28 @@ class TrainRun:
         self.module = module
         self.config = config
         self.folder = folder
-        self.parameters = _trainable(module)
-        self.ranks: Ranks = join_ranks(next(iter(self.parameters.values())).device)
+        found = _trainable(module)
+        self.ranks: Ranks = join_ranks(next(iter(found.values())).device)
+        shapes = {name: list(parameter.shape) for name, parameter in found.items()}
+        self.shards = Shards(module) if self.ranks.shards else None
+        self.parameters = _trainable(module)  # in parts, if they are
         self.optimizer = _adamw(self.parameters, config)
         settings = {key: value for key, value in asdict(config).items() if key != "checkpoint_every_s"}
-        shapes = {name: list(parameter.shape) for name, parameter in self.parameters.items()}
         trainable = hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
         parts = {"fingerprint": fingerprint} if isinstance(fingerprint, str) else dict(fingerprint)
         # Another torch rounds differently somewhere, so the rest of the run would not be the same one's.
-        identity = {**settings, **parts, "trainable_parameters": trainable, "torch": str(torch.__version__)}
+        identity: dict[str, object] = {
+            **settings,
+            **parts,
+            "trainable_parameters": trainable,
+            "torch": str(torch.__version__),
+        }
+        identity |= {"processes": self.ranks.count, "sharded": self.ranks.shards}
         self.state = TrainState(0, identity, {}, {}, {}, 0, None, 0, False, ())
-        found = load_state(folder) if folder is not None else None
-        if found is not None and folder is not None:
-            check_same_run(folder, found.run, identity)
-            self._restore(found)
+        saved = load_state(folder) if folder is not None else None
+        if saved is not None and folder is not None:
+            check_same_run(folder, saved.run, identity)
+            self._restore(saved)
         self.saved_at = time.monotonic()
 
     @property
@@ -148,18 +159,38 @@ class TrainRun:
         has_lost_patience = 0 < self.config.patience <= state.misses
         self.state = replace(state, stopped_early=has_lost_patience and state.step < self.config.steps)
 
+    def compute(self, function: Callable[[], T]) -> T:
+        """Return what a function computes with the module, whose weights may lie in parts."""
+        return function() if self.shards is None else self.shards.compute(function)
+
     def save(self) -> None:
-        """Write the state with the current weights and optimiser values, if there is a folder; one process does."""
-        if self.folder is None or self.ranks.rank:
+        """Write the state with the current weights and optimiser values, if there is a folder; one process does.
+
+        Where weights are sharded, all processes must call it.
+        """
+        if self.folder is None or (self.ranks.rank and self.shards is None):
             return
-        optimizer = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
-        weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
-        save_state(self.folder, replace(self.state, weights=weights, optimizer=optimizer))
+        optimizer = {
+            name: {key: whole(value) for key, value in self.optimizer.state[parameter].items()}
+            for name, parameter in self.parameters.items()
+        }
+        weights = {name: whole(parameter.detach()) for name, parameter in self.parameters.items()}
+        best = {name: whole(value) for name, value in self.state.best_weights.items()}
+        if self.ranks.rank == 0:
+            save_state(self.folder, replace(self.state, weights=weights, optimizer=optimizer, best_weights=best))
         self.saved_at = time.monotonic()
 
     def save_when_due(self) -> None:
-        """Save when the last checkpoint is old enough."""
-        if time.monotonic() - self.saved_at >= self.config.checkpoint_every_s:
+        """Save when the last checkpoint is old enough, by the first process's clock."""
+        is_due = time.monotonic() - self.saved_at >= self.config.checkpoint_every_s
+        if self.shards is not None:
+            is_due = self.ranks.add(is_due and self.ranks.rank == 0)[0] > 0
+        if is_due:
+            self.save()
+
+    def stop(self) -> None:
+        """Save because the caller stops; not where others would have to take part, and know nothing of it."""
+        if self.shards is None:
             self.save()
 
     def finish(self) -> TrainResult:
@@ -167,17 +198,25 @@ class TrainRun:
         state = self.state
         if state.best_weights:
             _copy_into(self.parameters, state.best_weights)
+        if self.shards is not None:
+            self.shards.gather()
         curve = tuple(CurvePoint(step, *point) for step, point in enumerate(state.curve, start=1))
         best_step = state.best_step if state.best_weights else state.step
         return TrainResult(state.step, best_step, state.best_validation, state.stopped_early, curve)
 
     def _restore(self, found: TrainState) -> None:
-        _copy_into(self.parameters, found.weights)
+        _copy_into(self.parameters, self._parts(found.weights))
         for name, values in found.optimizer.items():
             parameter = self.parameters[name]
-            self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in values.items()}
-        best = {name: value.to(self.parameters[name].device) for name, value in found.best_weights.items()}
-        self.state = replace(found, weights={}, optimizer={}, best_weights=best)
+            self.optimizer.state[parameter] = {
+                key: part_of(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
+                for key, value in values.items()
+            }
+        self.state = replace(found, weights={}, optimizer={}, best_weights=self._parts(found.best_weights))
+
+    def _parts(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values as the parameters of the same names lie on this process."""
+        return {name: part_of(value, self.parameters[name]) for name, value in values.items()}
 
 
 def _trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

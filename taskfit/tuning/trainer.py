@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,26 @@ from torch import Tensor
 
 from taskfit.errors import ConfigError, TrainingError
 from taskfit.tuning.guards import check_course, check_finite
+from taskfit.tuning.sharding import whole
 from taskfit.tuning.train_config import TrainConfig
 from taskfit.tuning.train_run import Progress, TrainResult, TrainRun
 
-__all__ = ["AfterStep", "Batch", "BatchesAt", "LossSum", "train"]
+__all__ = ["AfterStep", "Batch", "BatchesAt", "Idle", "LossSum", "train"]
 
 Batch = Any
 """One micro-batch; only ``batches_at`` and ``loss_sum`` know what it is (mostly a dict of tensors)."""
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A micro-batch that another process learns.
+
+    Processes that hold parts of the weights gather them for each other, so all must go through the model equally
+    often; one that has no batch of its own left goes through this one, and counts nothing of it.
+    """
+
+    batch: Batch
+
 
 BatchesAt = Callable[[int], Sequence[Batch]]
 """The micro-batches of optimiser step i (from 0). A pure function of the step, so that resuming needs no state."""
@@ -105,7 +119,7 @@ def train(
                 try:
                     on_progress(progress)
                 except BaseException:  # the caller stops here, perhaps to go on another day
-                    run.save()
+                    run.stop()
                     raise
     if run.state.step > first_step:
         run.save()
@@ -122,22 +136,22 @@ def _optimise(
 ) -> tuple[float, float, int]:
     """One optimiser step: (loss per token, gradient norm before clipping, supervised tokens)."""
     step, parameters = run.state.step, list(run.parameters.values())
-    torch.manual_seed(_seed_of(run.config.seed, step))
+    torch.manual_seed(_seed_of(run.config.seed, step, run.ranks.rank))
     run.module.train()
     run.optimizer.zero_grad(set_to_none=True)
     loss_total, tokens_total = 0.0, 0.0
     for index, batch in enumerate(batches):
         with _autocast(parameters[0].device, autocast):
-            loss, tokens = loss_sum(run.module, batch)
+            loss, tokens = _loss_of(run, batch, loss_sum)
         named = "" if name_batch is None else f" ({name_batch(step, index)})"
         where = f"step {step + 1}, micro-batch {index + 1} of {len(batches)}{named}"
         check_finite(loss.item(), "loss", where)
-        if tokens == 0:
+        if tokens == 0 and run.shards is None:
             continue  # a sum over no tokens: adds nothing, and may not even depend on the weights
         if not loss.requires_grad:
             raise TrainingError(f"the loss does not depend on any trainable parameter at {where}")
         loss.backward()  # type: ignore[no-untyped-call]
-        check_finite(torch.nn.utils.get_total_norm(_gradients(parameters)).item(), "gradient norm", where)
+        check_finite(_number(torch.nn.utils.get_total_norm(_gradients(parameters))), "gradient norm", where)
         loss_total += loss.item()
         tokens_total += tokens
     run.ranks.add_gradients(parameters)
@@ -149,7 +163,7 @@ def _optimise(
         )
     for gradient in _gradients(parameters):
         gradient.div_(tokens_total)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, run.config.clip_norm).item()
+    norm = _number(torch.nn.utils.clip_grad_norm_(parameters, run.config.clip_norm))
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate(step)
     run.optimizer.step()
@@ -160,18 +174,30 @@ def _validated(run: TrainRun, validate: Callable[[], float]) -> float:
     """The validation value, computed in evaluation mode without gradients."""
     run.module.eval()
     with torch.no_grad():
-        value = float(validate())
+        value = float(run.compute(validate))
     check_finite(value, "validation value", f"step {run.state.step + 1}")
     return value
+
+
+def _loss_of(run: TrainRun, batch: Batch, loss_sum: LossSum) -> tuple[Tensor, int]:
+    """(summed loss, supervised tokens); of a batch that is another process's, nothing but its way through."""
+    if isinstance(batch, Idle):
+        loss, _ = run.compute(lambda: loss_sum(run.module, batch.batch))
+        return 0.0 * loss, 0
+    return run.compute(lambda: loss_sum(run.module, batch))
+
+
+def _number(norm: Tensor) -> float:
+    return whole(norm).item()
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _seed_of(seed: int, step: int) -> int:
-    """A well-mixed 63-bit seed of (seed, step): neighbouring steps must not share random streams."""
-    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    """A well-mixed 63-bit seed: neither neighbouring steps nor processes must share random streams."""
+    digest = hashlib.sha256(f"{seed}/{step}{f'/{rank}' if rank else ''}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -23,7 +23,7 @@ from taskfit.tuning.schedule import Decay
 from taskfit.tuning.train_config import TrainConfig
 from taskfit.tuning.train_report import TimeIsUp, reporter
 from taskfit.tuning.train_run import CurvePoint, Progress, TrainResult
-from taskfit.tuning.trainer import AfterStep, Batch, LossSum, train
+from taskfit.tuning.trainer import AfterStep, Batch, Idle, LossSum, train
 
 if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget
@@ -101,6 +101,10 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
     ranks = join_ranks(next(job.module.parameters()).device)
     if ranks.count > 1 and budget.wall_s is not None:
         raise ConfigError("processes that train together cannot keep a time limit", "Leave the limit out.")
+    if ranks.shards and job.after_step is not None:
+        raise ConfigError(
+            "this method changes whole weights between steps, so they cannot be sharded", "Launch without --use_fsdp."
+        )
     plan = StepPlan(job.lengths, job.batch, job.token_budget, job.seed, job.order, job.packs)
     start = spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
@@ -148,6 +152,13 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ran
     def part(step: int) -> list[list[int]]:
         return plan.micro_batches_at(step, rank=ranks.rank, ranks=ranks.count)
 
+    def batches(step: int) -> list[Batch]:
+        own = [job.collate(rows) for rows in part(step)]
+        if not ranks.shards:
+            return own
+        first = plan.micro_batches_at(step, rank=0, ranks=ranks.count)  # no process has more
+        return own + [Idle(job.collate(first[0]))] * (len(first) - len(own))
+
     loss_sum = job.loss_sum
     if not job.packs:  # packed rows have an attention of their own
         loss_sum = with_plain_attention(loss_sum, job.module, max(job.lengths), job.autocast)
@@ -158,7 +169,7 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ran
         try:
             return train(
                 job.module,
-                lambda step: [job.collate(rows) for rows in part(step)],
+                batches,
                 loss_sum,
                 config,
                 validate=job.validate,
@@ -167,7 +178,7 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ran
                 on_progress=reporter(budget.say, deadline, plan, job.on_progress),
                 autocast=job.autocast,
                 after_step=job.after_step,
-                name_batch=lambda step, index: _names(job, part(step)[index]),
+                name_batch=lambda step, index: _names(job, [*part(step), *[[]] * (index + 1)][index]),
             )
         except TimeIsUp:
             assert folder is not None  # made above wherever there is a deadline
