@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +16,13 @@ from taskfit.studies.elsewhere import check_machines
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, Measured, forecaster
 from taskfit.studies.jobs import threads_and_jobs, usable_cores
-from taskfit.studies.needs import check_task, labels_used, other_data, shots, uses_seed, uses_train
+from taskfit.studies.needs import check_task, labels_used, other_data, uses_seed, uses_train
+from taskfit.studies.plan_checks import check_config
 from taskfit.studies.process import call, start_server
 from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.spec import Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec, trial_id
-from taskfit.studies.words import count, points, seconds
+from taskfit.studies.words import count, points
 
 if TYPE_CHECKING:
     from taskfit.costs.prices import Machine
@@ -48,9 +48,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     """
     faults = Faults("study")
     strategies = _parse_all(config, rooms, faults)
-    _check_numbers(config, faults)
-    _check_budget(config, strategies, faults)
-    _check_rows(task, config, strategies, faults)
+    check_config(task, config, strategies, faults)
     faults.raise_as(ConfigError)
     check_machines(config.machines, config.prices)
     notes: list[str] = []
@@ -125,54 +123,6 @@ def _parse_all(config: StudyConfig, rooms: Rooms, faults: Faults) -> list[Strate
     return list(found.values())
 
 
-def _check_numbers(config: StudyConfig, faults: Faults) -> None:
-    for name in ("seeds", "volume", "jobs"):
-        amount = getattr(config, name)
-        if amount is not None and amount < 1:
-            faults.add(f"{name} must be at least 1 (got {amount})")
-    if config.max_seeds is not None and config.max_seeds < config.seeds:
-        faults.add(f"max_seeds must be at least seeds, which is {config.seeds} (got {config.max_seeds})")
-    limits = config.limits
-    amounts = {
-        "timeout_s": config.timeout_s,
-        "limits.usd": limits.usd,
-        "limits.latency_ms": limits.latency_ms,
-        "limits.memory_gb": limits.memory_gb,
-        "limits.labels": limits.labels,
-    }
-    for name, amount in amounts.items():
-        if amount is not None and not amount > 0:
-            faults.add(f"{name} must be above 0, or left out for no limit (got {amount:g})")
-    if limits.forgetting is not None and not 0 <= limits.forgetting < math.inf:
-        faults.add(f"limits.forgetting must be at least 0, or left out for no limit (got {limits.forgetting:g})")
-    if limits.forgetting is not None and config.retain == ("none",):
-        faults.add("limits.forgetting and retain=none contradict each other: nothing would be measured")
-    if not 0 <= config.usd_per_label < math.inf:
-        faults.add(f"usd_per_label must be at least 0 (got {config.usd_per_label:g})")
-    smallest = min((size for size in config.train_sizes if size is not None), default=0)
-    if limits.labels is not None and smallest > limits.labels and None not in config.train_sizes:
-        faults.add(f"limits.labels of {limits.labels} and train_sizes of at least {smallest} contradict each other")
-    if not config.train_sizes:
-        faults.add("train_sizes must name at least one size; all rows are written as None (got none)")
-
-
-def _check_budget(config: StudyConfig, strategies: Iterable[Strategy], faults: Faults) -> None:
-    budget = config.budget
-    if budget is None:
-        return
-    amounts = [amount for amount in (budget.seconds, budget.usd) if amount is not None]
-    if len(amounts) != 1 or not 0 < amounts[0] < math.inf:
-        faults.add(f"budget must be an amount of seconds or of usd above 0 (got {budget})")
-    elif budget.seconds is not None:
-        for strategy in strategies:
-            wanted = getattr(strategy, "seconds", None)
-            if isinstance(wanted, int | float) and wanted > budget.seconds:
-                faults.add(
-                    f"budget of {seconds(budget.seconds)} and {strategy.name} contradict each other: "
-                    f"its search alone is given {seconds(wanted)}"
-                )
-
-
 def _threads_and_jobs(
     trials: Sequence[TrialSpec], config: StudyConfig, measured: Measured | None, notes: list[str]
 ) -> tuple[int, int]:
@@ -188,22 +138,6 @@ def _threads_and_jobs(
         notes.append(f"one trial at a time instead of {config.jobs}: they would share the GPU's memory")
         return threads, 1
     return threads, config.jobs
-
-
-def _check_rows(task: Task, config: StudyConfig, strategies: Iterable[Strategy], faults: Faults) -> None:
-    rows = len(task.train)
-    if not task.test:
-        faults.add("the test set must hold at least one row (got none)")
-    for size in config.train_sizes:
-        if size is not None and not 1 <= size <= rows:
-            faults.add(f"train_sizes must be between 1 and {rows}, the number of training rows (got {size})")
-    smallest = min((size for size in config.train_sizes if size is not None), default=rows)
-    for strategy in strategies:
-        if shots(strategy) > min(smallest, rows):
-            faults.add(
-                f"{strategy.name} needs {shots(strategy)} training rows to show "
-                f"and the smallest training set has {min(smallest, rows)}"
-            )
 
 
 def _models(

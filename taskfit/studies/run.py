@@ -153,6 +153,7 @@ class _Session:
         config = self.plan.config
         if self.purse is None:
             self.purse = Purse(self.folder, config.budget, self.plan.price.usd_per_hour)
+            write_left_out(self.folder, {})  # of an earlier run, for which this one may make up
         self.waiting = list(specs)
         if config.budget is not None:
             self.waiting = cheapest_first(specs, {spec.id: self._expected_s(spec) for spec in specs})
@@ -276,8 +277,8 @@ class _Session:
         ahead = {spec.id: spec for spec in (*specs, *later, *starting) if key_of(spec) not in self.stopped}
         expected = [self._expected_s(spec) for spec in ahead.values()]
         for trial in self.running:
-            seconds = self._expected_s(trial.spec)
-            expected.append(None if seconds is None else max(0.0, seconds - trial.wall_s))
+            whole_s = self._expected_s(trial.spec)
+            expected.append(None if whole_s is None else max(0.0, whole_s - trial.wall_s))
         left = _sum_known(expected, self.plan.jobs)
         return left if left is None or self.purse is None else min(left, max(0.0, self.purse.left_s()))
 

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 from taskfit.distillation.ledger_file import transaction
 from taskfit.errors import SpendingError, StudyError
 from taskfit.files import write_ahead
-from taskfit.inference.http_limits import Spending
+from taskfit.inference.http_limits import RateLimit, Spending
 from taskfit.inference.http_wire import Usage
 from taskfit.studies.words import money, seconds
 
 if TYPE_CHECKING:
+    from taskfit.models.service import ServiceModel
     from taskfit.studies.budget import StudyBudget
 
-__all__ = ["OUT_OF_BUDGET", "SPENT_FILE", "Purse", "Spent", "StudySpending", "read_spent"]
+__all__ = ["OUT_OF_BUDGET", "SPENT_FILE", "Purse", "Spent", "StudySpending", "give_purse", "read_spent"]
 
 SPENT_FILE = "spent.sqlite"
 OUT_OF_BUDGET = "the study's budget"
@@ -183,6 +184,29 @@ class StudySpending(Spending):
 
     def _add(self, usd: float) -> None:
         self._connection.execute("UPDATE spent SET usd_services = usd_services + ?", (usd,))
+
+
+def give_purse(
+    model: ServiceModel,
+    usd_per_mtok: tuple[float, float],
+    folder: Path,
+    budget_usd: float | None,
+    usd_per_hour: float,
+) -> None:
+    """Let all engines of a service's model count in the study's file.
+
+    Args:
+        model: of the service.
+        usd_per_mtok: US dollars per million tokens, read and written.
+        folder: the study's.
+        budget_usd: of the whole study; None: no cap.
+        usd_per_hour: of the machine.
+    """
+    service = model.service
+    caps = (service.max_usd, service.max_tokens)
+    spending = StudySpending(folder, *usd_per_mtok, *caps, budget_usd=budget_usd, usd_per_hour=usd_per_hour)
+    model.usd_per_mtok = usd_per_mtok
+    model.limits = (spending, RateLimit(service.requests_per_minute, service.tokens_per_minute))
 
 
 def _opened(folder: Path) -> sqlite3.Connection:

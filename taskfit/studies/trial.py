@@ -241,25 +241,11 @@ def _model(job: TrialJob) -> LanguageModel | None:
         )
     price = priced_service(job.spec.model, job.prices)
     if price is not None:
-        _give_purse(cast("ServiceModel", model), (price.usd_per_mtok_in, price.usd_per_mtok_out), job)
+        from taskfit.studies.spent import give_purse
+
+        rates = (price.usd_per_mtok_in, price.usd_per_mtok_out)
+        give_purse(cast("ServiceModel", model), rates, job.study, job.budget_usd, job.usd_per_hour)
     return model
-
-
-def _give_purse(model: ServiceModel, usd_per_mtok: tuple[float, float], job: TrialJob) -> None:
-    from taskfit.inference.http_limits import RateLimit
-    from taskfit.studies.spent import StudySpending
-
-    service = model.service
-    model.usd_per_mtok = usd_per_mtok
-    spending = StudySpending(
-        job.study,
-        *usd_per_mtok,
-        service.max_usd,
-        service.max_tokens,
-        budget_usd=job.budget_usd,
-        usd_per_hour=job.usd_per_hour,
-    )
-    model.limits = (spending, RateLimit(service.requests_per_minute, service.tokens_per_minute))
 
 
 def _budget(job: TrialJob, say: Callable[[str], None], notes: list[str]) -> Budget:
