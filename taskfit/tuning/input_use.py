@@ -49,9 +49,9 @@ def input_finding(model: LanguageModel, examples: Sequence[Example], chosen: Cho
     if wrong - right >= LEAST_GAP * right:
         return None, work
     return (
-        f"warning: the probabilities of answers hardly depend on the rows yet: {right:.3f} nats a token for a row's own "
-        f"answer, {wrong:.3f} for that of a row with another label. What was learned is how labels are written and how "
-        "frequent they are; train longer (min_steps), at a higher learning_rate, or with lora"
+        f"warning: the probabilities of answers hardly depend on the rows yet: {right:.3f} nats a token for a row's "
+        f"own answer, {wrong:.3f} for that of a row with another label. What was learned is how labels are written and "
+        "how frequent they are; train longer (min_steps), at a higher learning_rate, or with lora"
     ), work
 
 
