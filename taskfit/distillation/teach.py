@@ -140,7 +140,8 @@ def _asked(by: Distil, model: LanguageModel | None, task: Task, folder: Path, se
             _fill(by, teacher, task, ledger, seed, say)
         label_all(ledger, predictor, say)
         found = _read(by, task, ledger, say)
-        work, spent = predictor.fit_work + noted_work(ledger.connection), _usd(predictor, ledger)
+        before = Work() if by.teacher_from is not None else predictor.fit_work  # a saved one was paid for elsewhere
+        work, spent = before + noted_work(ledger.connection), _usd(predictor, ledger)
     its = getattr(predictor, "model", None)
     apart = elsewhere(its, model, work, Work())
     own = work if its is not None and apart is None else Work()
@@ -165,6 +166,8 @@ def _fill(by: Distil, teacher: Teacher, task: Task, ledger: Ledger, seed: int, s
     if found.seen:
         say(f"distil: {found.seen} rows left out: their texts stand in the task's own rows")
     judged = human_rows(teacher, task, _judged(by), seed)
+    if judged and teacher.folder is not None and teacher.may_have_learnt:
+        say("warning: the saved teacher may have chosen by these validation rows: its confidences may be too high")
     ids = {row.id for row in judged}
     train = [Row(f"u/{row.id}", row.fields) if row.id in ids else row for row in found.train]
     ledger.fill({"human": judged, "train": train})
