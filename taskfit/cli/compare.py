@@ -65,6 +65,10 @@ def compare(
         typer.Option(help='Most trials at the same time, or "auto"; no figure hangs on it, but measured seconds do.'),
     ] = "auto",
     hardware: Annotated[str | None, typer.Option(help="Entry of the hardware price table.")] = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(help="Forecast the costs on another machine of the price table in the report; may be repeated."),
+    ] = None,
     prices: Annotated[Path | None, typer.Option(help="Your own price table (YAML).")] = None,
     retain: Annotated[
         list[str] | None,
@@ -103,6 +107,7 @@ def compare(
         budget=None if budget is None else read_budget(budget),
         jobs=_jobs(jobs),
         hardware=hardware,
+        machines=tuple(machine or ()),
         prices=prices,
         is_retrying_failed=retry_failed,
         retain=tuple(retain or ()),

@@ -6,10 +6,10 @@ from types import TracebackType
 
 from taskfit.cli.bar import Bar
 from taskfit.studies.events import (
-    BudgetPlanned,
     CandidateStopped,
     Event,
     StudyPlanned,
+    StudySaid,
     TrialEnded,
     TrialFound,
     TrialLeftOut,
@@ -50,9 +50,8 @@ class Progress:
                 known = [trial.forecast_s for trial in plan.trials if trial.forecast_s is not None]
                 forecast = f", about {seconds(sum(known))}" if len(known) == len(plan.trials) else ""
                 self._bar.line(f"{count(len(plan.trials), 'trial')}{forecast}")
-            case BudgetPlanned(lines):
-                for line in lines:
-                    self._bar.line(line)
+            case StudySaid(line):
+                self._bar.line(line)
             case TrialLeftOut(spec, why):
                 self._bar.line(f"{spec.label}: left out: {why}")
             case TrialFound(result, done, total):

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from taskfit.studies.spec import Plan, TrialSpec
 
 __all__ = [
-    "BudgetPlanned",
     "CandidateStopped",
     "Event",
     "OnEvent",
     "StudyPlanned",
+    "StudySaid",
     "TrialEnded",
     "TrialFound",
     "TrialLeftOut",
@@ -34,10 +34,10 @@ class StudyPlanned:
 
 
 @dataclass(frozen=True)
-class BudgetPlanned:
-    """What of the plan is expected to fit into the budget, in sentences."""
+class StudySaid:
+    """A line of progress or a finding of the study as a whole: what fits into the budget, how far it is."""
 
-    lines: tuple[str, ...]
+    line: str
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,7 @@ class CandidateStopped:
     why: str
 
 
-Event = (
-    BudgetPlanned | CandidateStopped | StudyPlanned | TrialFound | TrialLeftOut | TrialStarted | TrialSaid | TrialEnded
-)
+Event = CandidateStopped | StudyPlanned | StudySaid | TrialFound | TrialLeftOut | TrialStarted | TrialSaid | TrialEnded
 OnEvent = Callable[[Event], None]
 
 

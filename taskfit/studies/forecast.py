@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskfit.studies.spec import ModelFacts, StudyConfig, TrialSpec
     from taskfit.tasks.task import Task
 
-__all__ = ["Expected", "Forecaster", "Measured", "forecaster", "machine_key", "told", "trains"]
+__all__ = ["Expected", "Forecaster", "Measured", "forecaster", "machine_key", "method_of", "told", "trains"]
 
 Expected = tuple[float | None, float | None, float | None, int | None]
 """Seconds, US dollars, seconds of fitting, bytes of memory; None where unknown."""
@@ -115,7 +115,7 @@ class Forecaster:
             options=_options(self.task) if is_scored else 0,
             shots=shots(strategy),
             trains=trains(strategy),
-            method=_method(strategy),
+            method=method_of(strategy),
             epochs=_number(part, "epochs", 3.0),
             least_steps=part.steps(1, len(definition.labels)) if hasattr(part, "steps") else 0,
             batch=round(_number(part, "batch", 16.0)),
@@ -244,7 +244,7 @@ def trains(strategy: Strategy) -> Literal["nothing", "adapter", "all"]:
     return "adapter" if weights is not None else "nothing"
 
 
-def _method(strategy: Strategy) -> str:
+def method_of(strategy: Strategy) -> str:
     """The change of weights by the name that costs are counted by; empty where it has none of its own."""
     tune = getattr(strategy, "tune", None)
     return _METHODS.get((strategy if tune is None else tune).name.partition("(")[0].partition("+")[0], "")

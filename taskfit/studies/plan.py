@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
 from taskfit.models.service import is_service_name
 from taskfit.studies.costing import priced_service
+from taskfit.studies.elsewhere import check_machines
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, Measured, forecaster
 from taskfit.studies.jobs import threads_and_jobs, usable_cores
@@ -51,6 +52,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     _check_budget(config, strategies, faults)
     _check_rows(task, config, strategies, faults)
     faults.raise_as(ConfigError)
+    check_machines(config.machines, config.prices)
     notes: list[str] = []
     models, speed, absent = _models(strategies, config, rooms, notes)
     skipped = list(absent)

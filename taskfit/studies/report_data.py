@@ -42,7 +42,7 @@ def report_json(view: ReportView) -> dict[str, Value]:
 
     Returns:
         ``format``; ``task``; ``recommendation``; ``table``, one record a candidate; ``choices`` by volume; ``costs``;
-        ``curves``;
+        ``elsewhere``, forecasts for other machines; ``pairs``, each beside the best; ``curves``;
         ``forgetting``; ``calibration``; ``confusion``; ``rows`` that strategies answer differently; ``run``;
         ``trials``; ``failures``; ``skipped``; ``losses``; ``methods`` and ``references``.
     """
@@ -61,7 +61,12 @@ def report_json(view: ReportView) -> dict[str, Value]:
         "table": [asdict(row) for row in view.rows],
         "choices": [asdict(choice) for choice in view.choices],
         "costs": [{**asdict(one), "volumes": [*VOLUMES]} for one in view.volume_costs],
+        "elsewhere": [asdict(one) for one in view.elsewhere],
         "alike": [[label, words] for label, words in view.alike],
+        "pairs": [
+            {"strategy": label, **dict(zip(view.pair_titles, (cell.sort for cell in cells), strict=True))}
+            for label, cells in view.pairs
+        ],
         "leaks": [*view.leaks],
         "doubling": [*view.doubling],
         "curves": [asdict(curve) for curve in view.curves],

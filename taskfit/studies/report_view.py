@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.confusion import Confusion, confusion_of
+from taskfit.studies.elsewhere import Elsewhere, elsewhere
 from taskfit.studies.evidence import Evidence, Pair, evidence_of
 from taskfit.studies.interval_bar import scale_of
 from taskfit.studies.losses import Losses, losses_of
@@ -25,7 +26,11 @@ from taskfit.studies.report_table import (
     candidate_columns,
     cost_amounts,
     cost_titles,
+    pair_cells,
+    pair_titles,
     strip_of,
+    there_cells,
+    there_titles,
     trial_cells,
     trial_columns,
 )
@@ -71,8 +76,10 @@ class ReportView:
         facts: what was run, as pairs of name and text.
         methods, references: for a paper.
         volume_costs: what the candidates of ``shown`` cost in all at volumes from a thousand to ten million.
+        elsewhere: forecasts for other machines.
         leaks: whether test rows stand in those learnt from, and the figures without them.
         alike: those that are not shown to be further than a point from the best, each with what is known.
+        pairs: label of each but the best, and cells below ``pair_titles``: rows that only one of the two has right.
         doubling: what twice the training rows would buy, a sentence a strategy.
         losses: answers that could not be read, and worked examples without room.
         absent: sections that the study has no data for, in words.
@@ -105,8 +112,10 @@ class ReportView:
     methods: tuple[str, ...]
     references: tuple[str, ...]
     volume_costs: tuple[VolumeCosts, ...]
+    elsewhere: tuple[Elsewhere, ...]
     leaks: tuple[str, ...]
     alike: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, tuple[Cell, ...]], ...]
     doubling: tuple[str, ...]
     losses: tuple[Losses, ...] = ()
     absent: tuple[str, ...] = ()
@@ -121,13 +130,39 @@ class ReportView:
         """Rows of that table: a candidate's label, and its amounts."""
         return [(one.label, [Cell(money(usd), usd) for usd in cost_amounts(one)]) for one in self.volume_costs]
 
+    @property
+    def pair_titles(self) -> tuple[str, ...]:
+        """Headings of the table of pairs, after the strategy's."""
+        return pair_titles()
+
+    @property
+    def there_titles(self) -> tuple[str, ...]:
+        """Headings of the tables of ``elsewhere``, after the strategy's."""
+        return there_titles()
+
+    def there_rows(self, there: Elsewhere) -> list[tuple[str, tuple[str, ...]]]:
+        """Rows of such a table: a candidate's label, and its cells."""
+        return [(one.label, there_cells(one)) for one in there.candidates]
+
     def key_of(self, label: str) -> str:
         """Return the letters that stand for a candidate."""
         return next(row.key for row in self.rows if row.label == label)
 
 
-def report_view(comparison: Comparison, recommendation: Recommendation) -> ReportView:
-    """Gather what the report shows; it depends on the study's folder alone."""
+def report_view(
+    comparison: Comparison, recommendation: Recommendation, machines: Sequence[str] | None = None
+) -> ReportView:
+    """Gather what the report shows; it depends on the study's folder and, for other machines, on the price table.
+
+    Args:
+        comparison: what the study found.
+        recommendation: made of it.
+        machines: of the price table; None: those that the study names.
+
+    Raises:
+        ConfigError: a machine is unknown.
+    """
+    config = comparison.study.plan.config
     evidence = evidence_of(comparison)
     rows, metrics = table_of(comparison, recommendation), comparison.definition.metrics
     keys = {row.label: row.key for row in rows}
@@ -136,11 +171,12 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
     first = {
         c.label: read_trial_predictions(comparison.study.folder, c.results[0].spec.id) for c in comparison.candidates
     }
-    chosen, curves = recommendation.chosen, learning_curves(comparison)
+    chosen, curves = recommendation.chosen, learning_curves(comparison, evidence.curves)
     choices = () if chosen is None else choices_by_volume(comparison, recommendation.limits, recommendation.volume)
     shown = {candidate.label: keys[candidate.label] for candidate in main}
     panels, forgetting = calibration_panels(keyed), forgetting_of(keyed)
     methods = methods_text(comparison, has_calibration=bool(panels), has_forgetting=bool(forgetting))
+    has_search = any(row.search is not None for row in rows)
     scale = scale_of([end for row in rows for end in (row.low, row.high)]) if rows else None
     seeds = [[r.metrics[comparison.metric] for r in c.results] for c in comparison.candidates]
     return ReportView(
@@ -151,8 +187,8 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         choices=choices,
         rows=rows,
         verdicts=VERDICTS,
-        columns=candidate_columns(comparison, recommendation.volume),
-        cells=tuple(candidate_cells(row, metrics) for row in rows),
+        columns=candidate_columns(comparison, recommendation.volume, has_search=has_search),
+        cells=tuple(candidate_cells(row, metrics, has_search=has_search) for row in rows),
         strips=() if scale is None else tuple(strip_of(row, s, scale) for row, s in zip(rows, seeds, strict=True)),
         trial_columns=trial_columns(comparison),
         trials=trial_cells(comparison),
@@ -171,8 +207,13 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         methods=methods,
         references=references(methods),
         volume_costs=costs_at_volumes(main),
+        elsewhere=tuple(
+            elsewhere(comparison, name, config.prices)
+            for name in dict.fromkeys(config.machines if machines is None else machines)
+        ),
         leaks=_leaks(evidence),
         alike=tuple((pair.label, pair.equivalence.text) for pair in evidence.pairs if not _is_apart(pair)),
+        pairs=tuple(pair_cells(pair) for pair in evidence.pairs),
         doubling=tuple(curve.text for curve in evidence.curves),
         losses=losses_of(comparison.candidates, first),
         absent=()

@@ -83,6 +83,7 @@ class StudyConfig:
             ``taskfit.studies.jobs``. No figure hangs on it; seconds of trials that ran side by side do.
         budget: most that all trials together may take, over all runs; None: no cap.
         hardware: name in the hardware price table; None: the table's default.
+        machines: names in the price table; what the study would cost there is forecast in the report.
         prices: the user's own price table, which goes before the shipped one.
         is_retrying_failed: run failed and timed-out trials again. Killed ones are always run again.
         retain: files that forgetting is measured on, or ``none``; empty: the task file's, or the shipped suite.
@@ -101,6 +102,7 @@ class StudyConfig:
     jobs: int | None = None
     budget: StudyBudget | None = None
     hardware: str | None = None
+    machines: tuple[str, ...] = ()
     prices: Path | None = None
     is_retrying_failed: bool = False
     retain: tuple[str, ...] = ()

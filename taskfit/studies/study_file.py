@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfit.errors import ConfigError, StudyError
 from taskfit.studies.budget import StudyBudget
+from taskfit.studies.events import ignore_line
 from taskfit.studies.folder import locked, read_json, write_json
 from taskfit.studies.jobs import usable_cores
 from taskfit.studies.leaked_rows import write_leaked_rows
@@ -43,11 +44,12 @@ class Study:
     machine: Mapping[str, Value]
 
 
-def open_folder(plan: Plan, task: Task, folder: Path) -> Plan:
+def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None] = ignore_line) -> Plan:
     """Make the study's folder, or make sure that an existing one belongs to the same plan.
 
     Volume, limits, time-out, budget, jobs and prices may differ between runs: no result depends on them. The number of
-    threads stays that of the first run, for the last digits of figures may hang on it.
+    threads stays that of the first run, for the last digits of figures may hang on it. ``say`` takes a line of progress
+    where the search for leaks takes long.
 
     Returns:
         The plan to run, with the threads that the study began with.
@@ -69,7 +71,7 @@ def open_folder(plan: Plan, task: Task, folder: Path) -> Plan:
             plan = replace(plan, threads=read_study(folder).plan.threads)
         else:
             write_test_rows(folder, task)
-            write_leaked_rows(folder, task)
+            write_leaked_rows(folder, task, say)
         write_json(folder / _FILE, _to_json(plan, identity))
     return plan
 
@@ -192,7 +194,7 @@ def _plan_from(values: dict[str, Any]) -> Plan:
     config["prices"] = None if config["prices"] is None else Path(config["prices"])
     config["budget"] = None if config.get("budget") is None else StudyBudget(**config["budget"])
     config.setdefault("jobs", config.pop("workers", None))  # its name in studies of earlier versions
-    for name in ("strategies", "models", "train_sizes", "retain"):
+    for name in ("strategies", "models", "train_sizes", "retain", "machines"):
         config[name] = tuple(config.get(name, ()))
     return Plan(
         task_path=Path(values["task_path"]),

@@ -10,8 +10,10 @@ import torch
 
 from taskfit.tuning.counts import cut_work
 from taskfit.tuning.examples import Example, collate
+from taskfit.tuning.input_use import input_finding
 from taskfit.tuning.lesson import Lesson, Pace, RowSet, learn, mean_loss_of, run_parts
 from taskfit.tuning.loss import Chosen, choose_loss, gathered_loss
+from taskfit.tuning.masked_loss import choose_masked_loss
 from taskfit.tuning.preview import preview
 from taskfit.tuning.ranks import join_ranks
 from taskfit.tuning.settings import training_format
@@ -108,6 +110,11 @@ def train_examples(
         decay=decay,
     )
     work = learn(model, lesson, pace, trainable, seed=seed, budget=budget, on_progress=on_progress)
+    if data.labels:
+        finding, looked = input_finding(model, data.held_out, chosen)
+        work += looked
+        if finding is not None:
+            budget.say(finding)
     return work + cut_work(data.examples)
 
 
@@ -118,7 +125,10 @@ def choose(model: LanguageModel, examples: Sequence[Example]) -> Chosen:
         TrainingError: the model gives values that are not finite before it was trained.
     """
     few = sorted(examples[:TRIED_ROWS], key=lambda example: example.length)[:4]  # a trial should take no time
-    chosen = choose_loss(model.module, model.architecture, _batch(model, few), autocast=training_format(model))
+    batch, autocast = _batch(model, few), training_format(model)
+    if model.architecture == "encoder":
+        return choose_masked_loss(model.module, batch, autocast=autocast)
+    chosen = choose_loss(model.module, model.architecture, batch, autocast=autocast)
     if chosen.packs and join_ranks(model.device).shards:
         return Chosen(gathered_loss, gathers=True)  # sharded weights are gathered by the layers' own forward passes
     return chosen

@@ -19,7 +19,7 @@ from taskfit.errors import ConfigError, SpendingError, StudyError
 from taskfit.inference.http_wire import Usage
 from taskfit.studies.budget import StudyBudget, read_budget
 from taskfit.studies.compare_study import open_study, run_study
-from taskfit.studies.events import BudgetPlanned, TrialFound, TrialLeftOut, TrialSaid, TrialStarted
+from taskfit.studies.events import StudySaid, TrialFound, TrialLeftOut, TrialSaid, TrialStarted
 from taskfit.studies.left_out import LEFT_OUT_FILE, cheapest_first, planned_to_fit, read_left_out
 from taskfit.studies.result import read_result, work_folder
 from taskfit.studies.spec import StudyConfig, TrialSpec
@@ -237,8 +237,8 @@ def test_command_result_and_report_say_what_was_left_out(tmp_path):
     config = StudyConfig(strategies=("right(0.9)", "right(0.8)", "sleep(60)"), seeds=1, budget=StudyBudget(seconds=5))
     events: list = []
     study = run_study(path, config, tmp_path / "s", on_event=events.append, rooms=FAKES)
-    (planned,) = [event for event in events if isinstance(event, BudgetPlanned)]
-    assert planned.lines[0].startswith("budget of 5 s: 3 of 3 trials to run are expected to fit")
+    (planned,) = [event.line for event in events if isinstance(event, StudySaid)]
+    assert planned.startswith("budget of 5 s: 3 of 3 trials to run are expected to fit")
     (line,) = study.comparison.left_out
     assert line.startswith("sleep(60): not run at all (stopped after")
     assert any(line in caveat and "budget of 5 s left out" in caveat for caveat in study.recommendation.caveats)
