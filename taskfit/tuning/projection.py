@@ -60,7 +60,12 @@ class Layouts:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        self.left = most_bytes if has_onednn else 0
+        self.most_bytes = most_bytes if has_onednn else 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all layouts."""
+        self.left = self.most_bytes
         self.kept: dict[int, tuple[Tensor, Tensor, int, Layout]] = {}
 
     def of(self, weight: Tensor) -> Layout | None:

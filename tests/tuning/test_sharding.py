@@ -175,7 +175,7 @@ def alone_in_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_sharded_fit_that_stops_and_goes_on_ends_as_a_plain_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, name: str
 ) -> None:
-    """Checkpoints, the best weights and the way back to whole ones; the plain one is padded alike."""
+    """Checkpoints, the best weights and the way back to whole ones."""
     monkeypatch.setattr("taskfit.tuning.train_report.SAY_EVERY_S", -1.0)
     monkeypatch.setattr(training, "TrainConfig", partial(TrainConfig, checkpoint_every_s=1e-9))
 
@@ -201,7 +201,8 @@ def test_a_sharded_fit_that_stops_and_goes_on_ends_as_a_plain_one(
     sharded = fit("sharded")
     assert plain.keys() == sharded.keys()
     for key, value in plain.items():
-        torch.testing.assert_close(sharded[key], value, rtol=1e-4, atol=1e-5)
+        gap = float((sharded[key] - value).abs().max() / value.abs().max())
+        assert gap < 5 * TOLERANCE  # the plain one computes packed rows in fused layers
 
 
 @pytest.mark.usefixtures("alone_in_shards")
