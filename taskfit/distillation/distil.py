@@ -82,8 +82,8 @@ class Distil:
         if self.teacher_from is None:
             for fault in faults_of_sharing(*self._parts, last_may_train=True):
                 faults.add(fault)
-            if not faults.messages and self.architectures == {"encoder"} and not self._teacher_is_apart:
-                faults.add(f"name a teacher_model: {self.student.name} tunes an encoder, which answers no prompts")
+            if not faults.messages and self.student.architectures == {"encoder"} and not self._teacher_is_apart:
+                faults.add(f"name a teacher_model: {self.student.name} uses an encoder, which answers no prompts")
         elif self.teacher_model is not None or self.teacher != type(self).teacher:
             faults.add("give teacher and teacher_model, or teacher_from, not both")
 
@@ -166,7 +166,9 @@ class Distil:
         """
         from taskfit.distillation.teach import teach
 
-        check_fit(self, task.definition.kind, None if model is None else model.architecture)
+        architecture = None if model is None else model.architecture
+        fills_masks = model is not None and architecture == "encoder" and model.has_masked_head
+        check_fit(self, task.definition.kind, architecture, has_masked_head=fills_masks)
         self.check_task(task)
         with _scratch(budget) as folder:
             taught = teach(self, model, task, folder / "labels", seed=seed, say=budget.say)

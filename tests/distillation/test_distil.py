@@ -475,6 +475,7 @@ def test_what_cannot_be_is_said_when_the_name_is_read(name: str, words: str) -> 
         "distil(student=tune(strategy=linear), labels=soft, weight=confidence)",
         "distil(student=lora, teacher=few-shot(k=2), human=mixed)",
         'distil(teacher_from="a b/c")',
+        "distil(teacher=linear-probe)",
         "step-by-step",
         "step-by-step(student=full(rationale=0.5), rows=none)",
     ],
