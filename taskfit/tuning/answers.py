@@ -10,6 +10,7 @@ import torch
 
 from taskfit.tuning.counts import cut_work
 from taskfit.tuning.examples import Example, collate
+from taskfit.tuning.input_use import input_finding
 from taskfit.tuning.lesson import Lesson, Pace, RowSet, learn, mean_loss_of, run_parts
 from taskfit.tuning.loss import Chosen, choose_loss, gathered_loss
 from taskfit.tuning.masked_loss import choose_masked_loss
@@ -109,6 +110,11 @@ def train_examples(
         decay=decay,
     )
     work = learn(model, lesson, pace, trainable, seed=seed, budget=budget, on_progress=on_progress)
+    if data.labels:
+        finding, looked = input_finding(model, data.held_out, chosen)
+        work += looked
+        if finding is not None:
+            budget.say(finding)
     return work + cut_work(data.examples)
 
 

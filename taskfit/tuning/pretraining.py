@@ -16,7 +16,7 @@ from taskfit.tuning.method import Method, count_values
 from taskfit.tuning.packing import unpacked
 from taskfit.tuning.peft_method import PeftMethod
 from taskfit.tuning.qlora import QLora
-from taskfit.tuning.settings import Paced, training_format
+from taskfit.tuning.settings import Paced, refuse_quantised, training_format
 from taskfit.tuning.text_sets import TextSet, text_set
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class ContinuedPretraining(Paced):
         """
         from taskfit.tuning.answers import Pace, choose, mean_loss, train_examples
 
-        training_format(model)  # refuses before anything is changed
+        training_format(model)  # refuses before anything is changed, as does the next
+        refuse_quantised(model.module)  # its updates could not be merged
         texts = self.text_set(model, task, seed=seed)
         rate = self.learning_rate or self.method.rate(model)
         with self.method.training(model, seed=seed) as trainable:

@@ -22,6 +22,7 @@ __all__ = [
     "Schedule",
     "learning_rate_for",
     "plan_schedule",
+    "refuse_merging_into_packed",
     "refuse_quantised",
     "training_format",
     "weights_in_float32",
@@ -205,9 +206,27 @@ def refuse_quantised(module: torch.nn.Module) -> None:
     Raises:
         ConfigError: some are packed into fewer bits.
     """
-    packed = [name for name, value in module.named_parameters() if not value.is_floating_point()]
-    if packed:
+    if packed := _packed(module):
         raise ConfigError(
             f"the model is quantised ({len(packed)} of its weights, first {packed[0]}), so they cannot be trained",
             "Load it in float32 or bfloat16, or use qlora, which trains updates beside quantised weights.",
         )
+
+
+def refuse_merging_into_packed(module: torch.nn.Module) -> None:
+    """Check that updates can be folded into the weights without changing what was evaluated.
+
+    Raises:
+        ConfigError: weights are packed into fewer bits. The sum would be packed anew, and predict something else than
+            was evaluated; on the unpacked base, the updates have never been evaluated either.
+    """
+    if _packed(module):
+        raise ConfigError(
+            "updates of a quantised base cannot be merged: the merged model would predict otherwise than was evaluated",
+            "Keep base and updates apart, or fit lora on the base as it is.",
+        )
+
+
+def _packed(module: torch.nn.Module) -> list[str]:
+    """Names of the weights that are packed into fewer bits."""
+    return [name for name, value in module.named_parameters() if not value.is_floating_point()]

@@ -71,7 +71,8 @@ class Shards:
         for part in parts:
             part.set_gradient_divide_factor(1.0)  # a step's loss is a sum, and is divided by all its tokens later
             part.set_force_sum_reduction_for_comms(True)
-        for looks in self._looks.values():
+        for sharded, looks in self._looks.items():
+            looks.added = set(vars(sharded)) - looks.entries  # what training adds later is not sharding's
             looks.drop_values()
 
     def compute(self, function: Callable[[], T]) -> T:
@@ -120,7 +121,7 @@ class _Looks:
 
     def __init__(self, module: nn.Module) -> None:
         self.kind = type(module)
-        self.entries = set(vars(module))
+        self.entries, self.added = set(vars(module)), set[str]()
         self.hooks = {name: dict(found) for name, found in vars(module).items() if "hooks" in name and found}
         self.parameters = {name: value for name, value in module._parameters.items() if value is not None}
 
@@ -132,7 +133,7 @@ class _Looks:
     def restore(self, module: nn.Module) -> None:
         """Undo what sharding did to the module, but for the parameters' values."""
         module.__class__ = self.kind
-        for name in set(vars(module)) - self.entries:
+        for name in self.added & set(vars(module)):
             del vars(module)[name]
         for name, hooks in vars(module).items():
             if "hooks" in name and hooks is not None:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfit.errors import ConfigError, DataError
+from taskfit.errors import ConfigError, DataError, TrainingError
 from taskfit.models.language_model import LanguageModel
 from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import full_name, parse
@@ -424,3 +424,26 @@ def test_the_text_of_an_encoders_pretraining_counts(written: Task) -> None:
     assert strategy.other_data(written) != before
     with pytest.raises(DataError, match=r"none\.txt"):
         parse("continued-pretraining(text=none.txt)+encoder").check_task(written)  # type: ignore[attr-defined]
+
+
+def test_a_head_that_fails_on_fewer_tokens_gets_all_of_them(folder: Path) -> None:
+    """As one that wants the batch's shape back."""
+    model = tiny_model(folder, "masked-bert")
+    examples = [masks_of(model).masked("a", tuple(model.tokenizer(text)["input_ids"]), [0]) for text in texts(4)]
+
+    def shaped(module: torch.nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> torch.Tensor:
+        if len(given[0]) != len(examples):
+            raise ValueError("the batch has lost rows")
+        return made
+
+    model.module.cls.register_forward_hook(shaped)  # type: ignore[union-attr, operator]
+    assert choose(model, examples).loss_sum is full_masked_loss
+
+
+def test_a_broken_encoder_is_refused_before_it_trains(folder: Path) -> None:
+    """Its weights are named as the fault."""
+    model = tiny_model(folder, "masked-bert")
+    next(model.module.parameters()).data.fill_(float("nan"))
+    examples = [masks_of(model).masked("a", tuple(model.tokenizer(texts(1)[0])["input_ids"]), [0])]
+    with pytest.raises(TrainingError, match="logits that are not finite"):
+        choose(model, examples)

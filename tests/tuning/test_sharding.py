@@ -7,18 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from taskfit.errors import ConfigError, StudyError
+from taskfit.errors import ConfigError, StudyError, TrainingError
 from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
 from taskfit.tuning import sharding, training
 from taskfit.tuning.ranks import Ranks
+from taskfit.tuning.train_config import TrainConfig
 from tests.tuning.keyword_task import keyword_task, rows, tiny_model
 from tests.tuning.sharded_fits import fit_all
 
@@ -156,3 +159,61 @@ def test_a_whole_module_looks_as_it_did_before_sharding() -> None:
         kept.remove()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def alone_in_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as the only one of a sharded training: every step of the way, without a second process."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    for place in ("train_run", "training", "answers"):
+        monkeypatch.setattr(f"taskfit.tuning.{place}.join_ranks", lambda device: Ranks(0, 1, shards=True))
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", [f"lora(rank=2, {PACE})", f"full({PACE})"])
+def test_a_sharded_fit_that_stops_and_goes_on_ends_as_a_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, name: str
+) -> None:
+    """Checkpoints, the best weights and the way back to whole ones."""
+    monkeypatch.setattr("taskfit.tuning.train_report.SAY_EVERY_S", -1.0)
+    monkeypatch.setattr(training, "TrainConfig", partial(TrainConfig, checkpoint_every_s=1e-9))
+
+    class StopError(Exception):
+        pass
+
+    def fit(scratch: str, stop_at: str = "never") -> dict[str, torch.Tensor]:
+        def say(line: str) -> None:
+            if line.startswith(f"step {stop_at} of"):
+                raise StopError
+
+        budget = Budget(folder=tmp_path / scratch, say=say)
+        model = tiny_model(tmp_path, "llama")
+        made = parse(name).fit(model, keyword_task(9, 4), seed=1, budget=budget)
+        made.save(tmp_path / f"{scratch}-saved")
+        file = "model" if name.startswith("full") else "adapter_model"
+        return load_file(tmp_path / f"{scratch}-saved" / f"{file}.safetensors")
+
+    plain = fit("plain")
+    request.getfixturevalue("alone_in_shards")
+    with pytest.raises(StopError):
+        fit("sharded", stop_at="3")
+    sharded = fit("sharded")
+    assert plain.keys() == sharded.keys()
+    for key, value in plain.items():
+        gap = float((sharded[key] - value).abs().max() / value.abs().max())
+        assert gap < 5 * TOLERANCE  # the plain one computes packed rows in fused layers
+
+
+@pytest.mark.usefixtures("alone_in_shards")
+def test_an_error_in_a_sharded_training_is_the_one_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one of putting the module back."""
+
+    def broken(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        return sum(value.sum() for value in module.parameters() if value.requires_grad) * float("nan"), 1
+
+    monkeypatch.setattr("taskfit.tuning.answers.gathered_loss", broken)
+    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+        parse(f"full({PACE})").fit(tiny_model(tmp_path, "llama"), keyword_task(9, 4), seed=0, budget=Budget())
