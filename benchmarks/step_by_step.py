@@ -105,8 +105,9 @@ def _plain(text: str) -> str:
 
 
 def kept() -> list[dict]:
-    """Return what was fitted before."""
-    return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    """Return what was fitted before, each once."""
+    records = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    return list({tuple(one[name] for name in ("set", "way", "rows", "seed")): one for one in records}.values())
 
 
 QUICK: list[dict] = []

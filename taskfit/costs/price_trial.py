@@ -185,7 +185,8 @@ def _memory_bytes(architecture: Architecture, facts: TrialFacts, number_format: 
     tokens = min(float(job.batch * job.length) * MEMORY.padding, float(_TRAIN_TOKENS))
     slack = MEMORY.slack_of(architecture.family, job.method)
     kept = kept_bytes_per_token(job) + max(opened_bytes_per_token(job), logits_bytes_per_token(job))
-    return MEMORY.process_bytes + weight_bytes(job) + states + slack * kept * tokens
+    laid_out = MEMORY.laid_out(architecture.family, job.method, weight_bytes(job))
+    return MEMORY.process_bytes + weight_bytes(job) + laid_out + states + slack * kept * tokens
 
 
 def _without_model(facts: TrialFacts, machine: Machine, known: Calibration) -> Forecast:

@@ -13,7 +13,7 @@ from taskfit.distillation.models import faults_of_sharing, shared_architectures
 from taskfit.distillation.teacher_answers import Soft, Weigh, with_train
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
-from taskfit.strategy.contract import Strategy
+from taskfit.strategy.contract import Labelling, Strategy
 from taskfit.strategy.grammar import parse, part_name
 from taskfit.strategy.parameters import check_types
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from taskfit.tasks.task import Kind, Task
 
 __all__ = ["Distil", "StepByStep"]
+
+JUDGED_ROWS = 200
+"""Most validation rows that the teacher labels, too, where its probabilities are learnt or weigh: they calibrate it."""
 
 _LINEAR, _ZERO_SHOT = parse("linear"), parse("zero-shot")
 _REASONING, _EXPLAINING = parse("chain-of-thought"), parse("lora(rationale=1.0)")
@@ -114,6 +117,18 @@ class Distil:
     def leaves_model(self) -> bool:
         """Whether the trial's model stays as it is: the student needs none."""
         return not self.student.architectures
+
+    @property
+    def judged_rows(self) -> int:
+        """Most validation rows that the teacher labels, too, to calibrate it."""
+        return JUDGED_ROWS if self.labels == "soft" or self.weight == "confidence" else 0
+
+    @property
+    def labelling(self) -> Labelling:
+        """What the teacher is asked; nothing where a folder holds the labels, or its predictor says what it costs."""
+        if self.teacher_from is not None:
+            return Labelling(self.teacher, None, None)
+        return Labelling(self.teacher, self.teacher_model, None if self.rows is None else self.rows + self.judged_rows)
 
     @property
     def needs_reasons(self) -> bool:

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task, Value
 
-__all__ = ["JUDGED_ROWS", "Teaching", "check_rows", "data_digest", "teach"]
-
-JUDGED_ROWS = 200
-"""Most validation rows that the teacher labels, too, where its probabilities are learnt or weigh: they calibrate it."""
+__all__ = ["Teaching", "check_rows", "data_digest", "teach"]
 
 Say = Callable[[str], None]
 
@@ -131,7 +128,7 @@ def _asked(by: Distil, model: LanguageModel | None, task: Task, folder: Path, se
         "task": task.fingerprint,
         **teacher.identity,
         "rows": rows_digest(task.unlabelled),
-        "choice": f"{by.rows} rows, {_judged(by)} judged, seed {seed}",
+        "choice": f"{by.rows} rows, {by.judged_rows} judged, seed {seed}",
     }
     folder.mkdir(parents=True, exist_ok=True)
     with open_ledger(folder, identity) as ledger:
@@ -140,7 +137,8 @@ def _asked(by: Distil, model: LanguageModel | None, task: Task, folder: Path, se
             _fill(by, teacher, task, ledger, seed, say)
         label_all(ledger, predictor, say)
         found = _read(by, task, ledger, say)
-        work, spent = predictor.fit_work + noted_work(ledger.connection), _usd(predictor, ledger)
+        before = Work() if by.teacher_from is not None else predictor.fit_work  # a saved one was paid for elsewhere
+        work, spent = before + noted_work(ledger.connection), _usd(predictor, ledger)
     its = getattr(predictor, "model", None)
     apart = elsewhere(its, model, work, Work())
     own = work if its is not None and apart is None else Work()
@@ -164,14 +162,12 @@ def _fill(by: Distil, teacher: Teacher, task: Task, ledger: Ledger, seed: int, s
     found = choose_rows(task.definition, rows, most, audit=0, select="random", taken=taken, seed=seed)
     if found.seen:
         say(f"distil: {found.seen} rows left out: their texts stand in the task's own rows")
-    judged = human_rows(teacher, task, _judged(by), seed)
+    judged = human_rows(teacher, task, by.judged_rows, seed)
+    if judged and teacher.folder is not None and teacher.may_have_learnt:
+        say("warning: the saved teacher may have chosen by these validation rows: its confidences may be too high")
     ids = {row.id for row in judged}
     train = [Row(f"u/{row.id}", row.fields) if row.id in ids else row for row in found.train]
     ledger.fill({"human": judged, "train": train})
-
-
-def _judged(by: Distil) -> int:
-    return JUDGED_ROWS if by.labels == "soft" or by.weight == "confidence" else 0
 
 
 def _read(by: Distil, task: Task, ledger: Ledger, say: Say) -> TeacherAnswers:

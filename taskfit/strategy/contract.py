@@ -21,6 +21,7 @@ __all__ = [
     "Budget",
     "ChoosingProgram",
     "Elsewhere",
+    "Labelling",
     "Prediction",
     "Predictor",
     "PreparedProgram",
@@ -93,6 +94,21 @@ class Elsewhere:
     predict_work: Work
 
 
+@dataclass(frozen=True)
+class Labelling:
+    """What a strategy lets a teacher label before anything is learnt: for a forecast.
+
+    Attributes:
+        teacher: who labels.
+        model: its name; None: the trial's.
+        rows: how many, those that calibrate it included; None: as many as there are.
+    """
+
+    teacher: Strategy
+    model: str | None
+    rows: int | None
+
+
 class Predictor(Protocol):
     """A fitted strategy.
 
@@ -127,7 +143,7 @@ class Strategy(Protocol):
 
     A strategy that learns from training rows what a teacher says of them (shares of answers, weights, reasons: see
     :class:`taskfit.tasks.task.TeacherAnswer`) says so with an attribute ``learns_from_teacher``; ``distil`` takes only
-    such students.
+    such students. One that lets a teacher label rows says which in an attribute ``labelling`` (:class:`Labelling`).
 
     Attributes:
         name: the canonical name with parameters; parsing it gives an equal strategy.

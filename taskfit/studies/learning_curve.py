@@ -76,13 +76,16 @@ class LearningCurve:
         )
 
 
-def fit_curve(label: str, points: Sequence[CurvePoint], *, highest: float = 1.0, seed: int = 0) -> LearningCurve:
+def fit_curve(
+    label: str, points: Sequence[CurvePoint], *, highest: float = 1.0, lowest: float = 0.0, seed: int = 0
+) -> LearningCurve:
     """Fit the law to the points, each weighted by its interval.
 
     Args:
         label: strategy and model.
         points: at least one; two of one size are an error.
         highest: the metric's highest value.
+        lowest: its lowest; no law is followed below it.
         seed: of the redrawn points.
 
     Raises:
@@ -100,10 +103,10 @@ def fit_curve(label: str, points: Sequence[CurvePoint], *, highest: float = 1.0,
     floor, scale, rate = _fit(rows, errors, spread)
     generator = np.random.default_rng(seed)
     places = np.unique(np.geomspace(sizes[0], 2 * sizes[-1], _PLACES).round()).astype(int)
-    drawn = [np.clip(errors + generator.normal(0, spread), 0, None) for _ in range(_DRAWS)]
+    drawn = [np.clip(errors + generator.normal(0, spread), 0, highest - lowest) for _ in range(_DRAWS)]
     laws = np.array([highest - _law(places.astype(float), *_fit(rows, one, spread)) for one in drawn])
-    values = highest - _law(places.astype(float), floor, scale, rate)
-    ends = np.quantile(laws, [0.025, 0.975], axis=0)
+    values = np.maximum(highest - _law(places.astype(float), floor, scale, rate), lowest)
+    ends = np.maximum(np.quantile(laws, [0.025, 0.975], axis=0), lowest)
     fitted = tuple(
         CurvePoint(int(size), float(value), min(float(low), float(value)), max(float(high), float(value)))
         for size, value, low, high in zip(places, values, *ends, strict=True)
@@ -121,7 +124,7 @@ def curves_of(candidates: Sequence[Candidate], metric: str, all_rows: int) -> tu
     """
     from taskfit.evaluation.metrics import metric as entry_of
 
-    highest = entry_of(metric).highest
+    highest, lowest = entry_of(metric).highest, entry_of(metric).lowest
     members: dict[tuple[str, str | None], list[Candidate]] = {}
     for one in candidates:
         members.setdefault(one.key[:2], []).append(one)
@@ -135,7 +138,7 @@ def curves_of(candidates: Sequence[Candidate], metric: str, all_rows: int) -> tu
             for found in [one.metrics[metric]]
         ]
         model = "" if same[0].model_shown is None else f" on {same[0].model_shown}"
-        curves.append(fit_curve(f"{same[0].strategy}{model}", points, highest=highest))
+        curves.append(fit_curve(f"{same[0].strategy}{model}", points, highest=highest, lowest=lowest))
     return tuple(sorted(curves, key=lambda curve: curve.label))
 
 

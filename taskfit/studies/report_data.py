@@ -43,7 +43,8 @@ def report_json(view: ReportView) -> dict[str, Value]:
     Returns:
         ``format``; ``task``; ``recommendation``; ``table``, one record a candidate; ``choices`` by volume; ``costs``;
         ``elsewhere``, forecasts for other machines; ``pairs``, each beside the best; ``curves``;
-        ``forgetting``; ``calibration``; ``confusion``; ``rows`` that strategies answer differently; ``run``;
+        ``forgetting``; ``calibration``; ``sides``, views from seven sides;
+        ``confusion``; ``rows`` that strategies answer differently; ``run``;
         ``trials``; ``failures``; ``skipped``; ``losses``; ``methods`` and ``references``.
     """
     found = view.recommendation
@@ -72,6 +73,7 @@ def report_json(view: ReportView) -> dict[str, Value]:
         "curves": [asdict(curve) for curve in view.curves],
         "forgetting": [_without_pictures(asdict(one)) for one in view.forgetting],
         "calibration": [_without_pictures(asdict(panel)) for panel in view.panels],
+        "sides": [asdict(one) for one in view.sided],
         "confusion": None if view.confusion is None else asdict(view.confusion),
         "rows": [asdict(row) for row in view.disagreements],
         "run": {"facts": [[name, text] for name, text in view.facts], "recipes": [asdict(r) for r in view.recipes]},

@@ -39,6 +39,9 @@ def _sections(view: ReportView) -> Iterator[tuple[str, list[str]]]:
     yield "Leaks", _list(view.leaks)
     yield "Forgetting", _forgetting(view)
     yield "Calibration", _calibration(view)
+    for one in view.sided:
+        lines = [f"{name}: {headline}" for name, headline, _ in one.sides]
+        yield f"Seven sides of {_plain(one.label)}", _list([*lines, f"over {one.over}"])
     yield "Did not finish", _list(f"{name}: {why}" for name, why in view.failures)
     yield "Left out", _list(f"{name}: {why}" for name, why in view.skipped)
     yield "What got lost", _list(f"{one.candidate}: {one.line}" for one in view.losses)

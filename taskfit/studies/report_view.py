@@ -19,6 +19,7 @@ from taskfit.studies.report_forgetting import Forgotten, forgetting_of
 from taskfit.studies.report_methods import methods_text, references
 from taskfit.studies.report_rows import Disagreement, disagreements
 from taskfit.studies.report_run import Recipe, facts_of, failures_of, recipes_of, skipped_of
+from taskfit.studies.report_sides import Sided, sides_of
 from taskfit.studies.report_table import (
     Cell,
     Column,
@@ -69,6 +70,7 @@ class ReportView:
         trial_columns, trials: the table of trials.
         curve_wide, curve_narrow: SVG of the learning curves; empty where there is one training size.
         forgetting: empty where no trial measured it.
+        sided: candidates seen from seven sides; empty where no such view is kept.
         panels: calibration of those that give probabilities.
         disagreements: rows that the candidates of ``shown`` answer differently.
         shown: key to label of the candidates whose answers are shown: one a strategy and model.
@@ -104,6 +106,7 @@ class ReportView:
     curve_narrow: str
     forgetting: tuple[Forgotten, ...]
     panels: tuple[Panel, ...]
+    sided: tuple[Sided, ...]
     confusion: Confusion | None
     disagreements: tuple[Disagreement, ...]
     shown: Mapping[str, str]
@@ -175,6 +178,7 @@ def report_view(
     choices = () if chosen is None else choices_by_volume(comparison, recommendation.limits, recommendation.volume)
     shown = {candidate.label: keys[candidate.label] for candidate in main}
     panels, forgetting = calibration_panels(keyed), forgetting_of(keyed)
+    sided = sides_of(comparison.study.folder, keyed)
     methods = methods_text(comparison, has_calibration=bool(panels), has_forgetting=bool(forgetting))
     has_search = any(row.search is not None for row in rows)
     scale = scale_of([end for row in rows for end in (row.low, row.high)]) if rows else None
@@ -199,6 +203,7 @@ def report_view(
         curve_narrow=curve_chart(curves, metric_name(comparison.metric), is_wide=False) if curves else "",
         forgetting=forgetting,
         panels=panels,
+        sided=sided,
         confusion=None if chosen is None else confusion_of(chosen.label, comparison.definition.labels, chosen.runs),
         disagreements=disagreements(shown, first, read_test_rows(comparison.study.folder), comparison.definition.kind),
         shown={key: label for label, key in shown.items()},
@@ -218,7 +223,7 @@ def report_view(
         losses=losses_of(comparison.candidates, first),
         absent=()
         if not rows
-        else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels))),
+        else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels), sided=bool(sided))),
     )
 
 
@@ -236,11 +241,13 @@ def _leaks(evidence: Evidence) -> tuple[str, ...]:
     return (evidence.leaks.text, *without)
 
 
-def _absent(*, curves: bool, forgetting: bool, panels: bool) -> list[str]:
+def _absent(*, curves: bool, forgetting: bool, panels: bool, sided: bool) -> list[str]:
     missing = {
         "Learning curves: all trials had as many training rows; --train-sizes 32,128,all draws them.": curves,
         "Forgetting: no trial of this study measured it.": forgetting,
         "Calibration: no strategy gave a probability for every row.": panels,
+        "Robustness, fairness, bias, toxicity: taskfit evaluate on the predictor of a trial, with --holistic --save, "
+        "keeps them for this report.": sided,
     }
     return [sentence for sentence, is_there in missing.items() if not is_there]
 

@@ -15,7 +15,7 @@ from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.strategy.stages import BASE_FOLDER
-from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
+from taskfit.tuning.encoder_predictor import HEAD_FILE, ONNX_FILE, EncoderPredictor
 from taskfit.tuning.encoder_pretraining import KeptBase, first_change, pretrained
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, findings, pad_id_of
 from taskfit.tuning.full import Full
@@ -221,7 +221,15 @@ class Encoder(Paced):
         classifier = self.classifier(loaded, len(manifest.definition.labels), seed=0)
         copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
         classifier.requires_grad_(False)
-        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method, base)
+        runtime = None
+        if (folder / ONNX_FILE).is_file():
+            import torch
+
+            from taskfit.inference.onnx_encoder import OnnxEncoder
+
+            classes, threads = len(manifest.definition.labels), torch.get_num_threads()
+            runtime = OnnxEncoder(folder / ONNX_FILE, classes, pad_id_of(loaded), threads)
+        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method, base, runtime)
 
     def classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
         """Return a fresh head on the model's body, on the model's device."""

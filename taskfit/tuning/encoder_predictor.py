@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
 
 from taskfit.models.work import Work, take_hidden_work
 from taskfit.strategy.contract import Prediction
@@ -20,19 +21,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from taskfit.inference.packed_encoder import PackedEncoder
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
     from taskfit.tuning.classifier import EncoderClassifier, TextBatch
     from taskfit.tuning.encoder_pretraining import KeptBase
     from taskfit.tuning.method import Method
 
-__all__ = ["HEAD_FILE", "EncoderPredictor", "pooled_vectors"]
+__all__ = ["HEAD_FILE", "ONNX_FILE", "EncoderPredictor", "Runtime", "pooled_vectors"]
 
 HEAD_FILE = "head.safetensors"
 
+ONNX_FILE = "model.onnx"
+"""An exported predictor has it: what computes in place of the encoder."""
+
 WINDOW_ROWS = 2048
 """Rows predicted together, sorted by length."""
+
+
+class Runtime(Protocol):
+    """What computes logits in place of the module; several threads may use it at once."""
+
+    def logits(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the logits of the classes, float32, shape (texts, classes), in the order of the texts."""
+        ...
 
 
 class EncoderPredictor:
@@ -45,6 +56,7 @@ class EncoderPredictor:
         max_tokens: longer texts keep their beginning.
         method: how the body was tuned; it knows what of it must be saved.
         base: the encoder that the method's changes were put on, where it was made in the same fit.
+        runtime: what computes in place of the classifier; None: what is found to be fastest and the same.
     """
 
     def __init__(
@@ -55,6 +67,7 @@ class EncoderPredictor:
         max_tokens: int,
         method: Method,
         base: KeptBase | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
@@ -66,8 +79,9 @@ class EncoderPredictor:
         self.method = method
         self.base = base
         self._predict_work = Work()
-        self._packed: PackedEncoder | None = None
-        self._is_tried = False
+        self._counting = Lock()
+        self._runtime = runtime
+        self._is_tried = runtime is not None
 
     @property
     def predict_work(self) -> Work:
@@ -80,7 +94,8 @@ class EncoderPredictor:
         for window in windows(rows, WINDOW_ROWS):
             texts = encode_rows(self.model, self.definition, window, self.max_tokens)
             shares = self._probabilities(texts.ids)
-            self._predict_work += texts.lost
+            with self._counting:
+                self._predict_work += texts.lost
             for row, ids, cut, values in zip(window, texts.ids, texts.cut, shares, strict=True):
                 probabilities = dict(zip(labels, values, strict=True))
                 yield Prediction(
@@ -94,7 +109,7 @@ class EncoderPredictor:
     @property
     def is_thread_safe(self) -> bool:
         """Whether two threads may predict at once: where rows do not go through the module, and its counts, itself."""
-        return self._packed is not None
+        return self._runtime is not None
 
     def save(self, folder: Path) -> None:
         """Write the predictor folder, whole or not at all: the tuned body, or what was changed of it, and the head.
@@ -118,10 +133,11 @@ class EncoderPredictor:
         from taskfit.tuning.encoder_packed import try_packed
 
         if not self._is_tried:
-            self._packed, self._is_tried = try_packed(self.classifier, texts, pad_id_of(self.model)), True
+            self._runtime, self._is_tried = try_packed(self.classifier, texts, pad_id_of(self.model)), True
         take_hidden_work(self.classifier)  # what was tried is no work of predicting
-        logits = self._plain_logits(texts) if self._packed is None else self._packed.logits(texts)
-        self._predict_work += _work(self.classifier, texts)
+        logits = self._plain_logits(texts) if self._runtime is None else self._runtime.logits(texts)
+        with self._counting:
+            self._predict_work += _work(self.classifier, texts)
         found: list[list[float]] = logits.double().softmax(-1).tolist()
         return found
 

@@ -75,6 +75,9 @@ def packed_loss(module: nn.Module, batch: dict[str, Tensor], *, layouts: Layouts
     """
     packed = pack(batch)
     model = unwrapped(module)
+    if layouts is not None and _recomputes(module):  # memory is short
+        layouts.clear()
+        layouts = None
     hidden = packed_hidden(module, packed, layouts=layouts)
     head = model.get_output_embeddings()
     with torch.autocast(hidden.device.type, enabled=False):
@@ -97,17 +100,17 @@ def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None 
         hidden = embedded.to(dtype)
         with torch.no_grad():
             cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
+        recomputes = _recomputes(module)
         readings: dict[tuple[int | None, bool], Reading] = {}
         for layer in body.layers:
             kind_of_layer = (_window(layer), layer is body.layers[-1])
             if kind_of_layer not in readings:
                 readings[kind_of_layer] = _reading(packed, layer, hidden, is_last=kind_of_layer[1])
             reading = readings[kind_of_layer]
-            is_short = module.training and getattr(layer, "gradient_checkpointing", False)  # of memory
             bases = [(one if type(one) is nn.Linear else one.base_layer).weight for one in _linears(layer)]
-            laid_out = [_layout(base, dtype, None if is_short else layouts) for base in bases]
+            laid_out = [_layout(base, dtype, layouts) for base in bases]
             inputs = (_shape(layer), reading, laid_out, hidden, cos[0], sin[0], *_inputs(layer, dtype))
-            if is_short:
+            if recomputes:
                 hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = FusedLayer.apply(*inputs)  # type: ignore[no-untyped-call]
@@ -119,6 +122,12 @@ def _reading(packed: Packed, layer: Any, hidden: Tensor, *, is_last: bool) -> Re
     """What a layer computes: all but the last one every token, the last one those that are supervised next."""
     places, groups = packed.places if is_last else None, layer.self_attn.num_key_value_groups
     return Reading(blocks_of(packed.rows, places, groups, hidden, window=_window(layer)), places)
+
+
+def _recomputes(module: nn.Module) -> bool:
+    """Whether activations are dropped and computed again going backward."""
+    layers = unwrapped(module).base_model.layers
+    return module.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
 
 
 def _window(layer: Any) -> int | None:

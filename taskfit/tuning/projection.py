@@ -60,7 +60,12 @@ class Layouts:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        self.left = most_bytes if has_onednn else 0
+        self.most_bytes = most_bytes if has_onednn else 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all layouts."""
+        self.left = self.most_bytes
         self.kept: dict[int, tuple[Tensor, Tensor, int, Layout]] = {}
 
     def of(self, weight: Tensor) -> Layout | None:
@@ -103,12 +108,12 @@ def linear_back(gradient: Tensor, weight: Tensor, layout: Layout | None, onto: T
 
 
 def project(seen: Tensor, one: Projection, scale: float, layout: Layout | None) -> tuple[Tensor, Tensor | None]:
-    """(outputs, the update's low-rank values)."""
+    """(outputs, the update's low-rank values times ``scale``, shape (rank, tokens))."""
     outputs = linear(seen, one.weight, one.bias, layout)
     if one.lora_a is None or one.lora_b is None:
         return outputs, None
-    low = functional.linear(seen, one.lora_a)
-    return outputs.addmm_(low, one.lora_b.t(), alpha=scale), low
+    low = (one.lora_a @ seen.t()).mul_(scale)  # for few ranks this way round takes half the time
+    return outputs.addmm_(low.t(), one.lora_b.t()), low
 
 
 def project_back(
@@ -129,9 +134,9 @@ def project_back(
     to_bias = gradient.sum(0) if needs[1] else None
     if one.lora_a is None or one.lora_b is None or low is None:
         return to_seen, [to_weight, to_bias, None, None]
-    to_low = (gradient @ one.lora_b).mul_(scale)
+    to_low = (one.lora_b.t() @ gradient.t()).mul_(scale)
     if to_seen is not None:
-        to_seen.addmm_(to_low, one.lora_a)
-    to_a = to_low.t() @ seen if needs[2] else None
-    to_b = (low.t() @ gradient).mul_(scale).t() if needs[3] else None
+        to_seen.addmm_(to_low.t(), one.lora_a)
+    to_a = to_low @ seen if needs[2] else None
+    to_b = (low @ gradient).t() if needs[3] else None
     return to_seen, [to_weight, to_bias, to_a, to_b]

@@ -376,6 +376,9 @@ def test_a_saved_predictor_teaches(path: Path, tmp_path: Path) -> None:
     name = f'distil(teacher_from="{tmp_path / "teacher"}", rows=none)'
     predictor, _ = fit(name, task)
     assert accuracy(predictor, task) == 1.0
+    assert predictor.fit_work == Work()
+    _, said = fit(name.replace("rows=none", "rows=5, labels=soft"), task)
+    assert any("may have chosen by these validation rows" in line for line in said)
     _, said = fit(name, replace(task, unlabelled=()))
     assert any("may have learnt these very rows" in line for line in said)
 

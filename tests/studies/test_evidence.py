@@ -120,6 +120,8 @@ def test_the_drawn_law_passes_through_what_is_told_of_it():
     for rows in (32, 512):
         near = min(curve.fitted, key=lambda point: abs(point.rows - rows))
         assert near.value == pytest.approx(curve.points[[32, 128, 512].index(rows)].value, abs=0.01)
+    low = fit_curve("b", points_of(lambda rows: 0.02, (32, 128, 512), 0.2))
+    assert min(point.low for point in low.fitted) == 0.0  # no metric falls below its lowest
     widths = [point.high - point.low for point in curve.fitted]
     assert widths[-1] > widths[len(widths) // 2]
 

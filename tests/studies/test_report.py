@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from taskfit.errors import StudyError
+from taskfit.errors import PredictorError, StudyError
 from taskfit.evaluation.calibration import reliability
 from taskfit.evaluation.intervals import metric_interval
+from taskfit.evaluation.sides import Figure, Side, not_measured
 from taskfit.studies.charts import library
 from taskfit.studies.compare_study import open_study
+from taskfit.studies.holistic import HolisticView
+from taskfit.studies.holistic_file import save_holistic
 from taskfit.studies.recommend import recommend
 from taskfit.studies.report import html_report, markdown_report, read_report, write_report
 from taskfit.studies.report_choices import choices_by_volume
@@ -470,3 +474,26 @@ def test_a_trial_keeps_what_its_search_bought(tmp_path):
     assert found_by_search(tmp_path) == {"search": {**record, "tries": 2}}
     (tmp_path / "predictor.json").write_text(json.dumps({"search": None}))
     assert found_by_search(tmp_path) == {}
+
+
+def test_views_from_seven_sides_are_shown_where_they_are_kept(tmp_path, finished_study):
+    """Beside the candidate whose predictor they are of; a damaged one is named; none: the page says how to get them."""
+    folder = tmp_path / "s"
+    shutil.copytree(finished_study.folder, folder)
+    chosen = finished_study.recommendation.chosen
+    path = folder / "trials" / chosen.results[1].spec.id / "predictor" / "holistic.json"
+    plain = read_report(folder)
+    assert plain["sides"] == [] and "--holistic --save" in write_report(folder).read_text()
+    worst = Figure("worst case over 6 changes", 0.5, 0.25, 0.75, 120, "typing errors hurt <most>")
+    tokens = Figure("tokens in, a row", 12345.0, None, None, 120)
+    sides = (Side("robustness", worst, (tokens,), ("a note",)), not_measured("bias", "no set was named"))
+    save_holistic(HolisticView(path.parent, chosen.strategy, "fake", "test", 120, sides, ()))
+    (found,) = read_report(folder)["sides"]
+    assert found["label"] == chosen.label and found["over"] == "120 test rows, seed 1"
+    page = write_report(folder).read_text()
+    assert "worst case over 6 changes: 0.500 (0.250 to 0.750); typing errors hurt &lt;most&gt;" in page
+    assert "tokens in, a row: 12,345" in page and "not measured: no set was named" in page
+    assert f"Seven sides of {chosen.label}" in (folder / "report.md").read_text()
+    path.write_text('{"format": 1, "rows": 3}')
+    with pytest.raises(PredictorError, match="damaged"):
+        read_report(folder)
