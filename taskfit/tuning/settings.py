@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.parameters import check_types
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Paced",
+    "RateRule",
     "Schedule",
     "learning_rate_for",
     "plan_schedule",
@@ -40,6 +41,9 @@ LABEL_SHOWS = 60
 
 LARGEST_RATIO = 4.0
 """Models are taken for no narrower than a quarter of 768, when a learning rate is chosen."""
+
+RateRule = Literal["matrix", "vector", "fixed"]
+"""How a learning rate follows the width of a model: as that of matrices, as that of vectors, or not at all."""
 
 VALIDATIONS = 5
 """Most validations of one training; fewer than two per epoch where an epoch is short."""
@@ -129,18 +133,24 @@ def plan_schedule(rows: int, labels: int, pace: Paced, *, is_validated: bool) ->
     return Schedule(steps, steps_per_epoch, validate_every, PATIENCE)
 
 
-def learning_rate_for(width: int, *, at_768: float) -> float:
+def learning_rate_for(width: int, *, at_768: float, rule: RateRule = "matrix") -> float:
     """Scale a learning rate that suits models of width 768 to another width.
 
-    Wider models: inversely proportional. The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor
-    Programs V", table 3); it meets the usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+    Matrices, wider models: inversely proportional. The rule is that of Adam for hidden weights in Yang et al. 2022
+    ("Tensor Programs V", table 3); it meets the usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
 
-    Narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further to go:
-    with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21). Nothing
-    narrower than that has been tried; it gets the same rate.
+    Matrices, narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further
+    to go: with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21).
+
+    Vectors: the same in wider models, inversely proportional in narrower ones (``LOG.md``, 2026-11-21). Nothing
+    narrower than 192 has been tried; it gets the same rate.
     """
-    ratio = 768 / width
-    return at_768 * (ratio if ratio <= 1 else min(ratio, LARGEST_RATIO) ** 2)
+    ratio = min(768 / width, LARGEST_RATIO)
+    if rule == "fixed":
+        return at_768
+    if rule == "vector":
+        return at_768 * max(1.0, ratio)
+    return at_768 * (ratio if ratio <= 1 else ratio**2)
 
 
 def width_of(model: LanguageModel) -> int:
