@@ -60,6 +60,7 @@ def run(engine: str, options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """Run one engine in a process of its own."""
     command = [sys.executable, str(FILE), engine, "--model", options.model, "--method", options.method]
     command += ["--dtype", dtype, "--steps", str(options.steps), "--threads", str(options.threads)]
+    command += ["--batch", str(options.batch), "--longest", str(options.longest)]
     done = subprocess.run([*command, "--clock", options.clock], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{engine} failed:\n{done.stderr[-2000:]}")
@@ -83,19 +84,27 @@ def loss_difference(options: argparse.Namespace) -> float:
 def main() -> None:
     """Run all engines, print a table, then the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the small model, three steps")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the small model, two steps of four short rows, without TRL's padding-free way",
+    )
     parser.add_argument("--model", choices=MODELS, default="135m")
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     options = parser.parse_args()
+    options.batch, options.longest = (4, 256) if options.quick else (8, 512)
     if options.quick:
-        options.model, options.steps = "30m", 3
+        options.model, options.steps = "30m", 2
     started = time.perf_counter()
     found, ceilings = {}, []
     for engine in ENGINES:
-        ceilings.append(ceiling_flops(options.threads, "bfloat16", options.clock))
+        if options.quick and engine == "trl_padding_free":
+            continue
+        if not (options.quick and ceilings):
+            ceilings.append(ceiling_flops(options.threads, "bfloat16", options.clock))
         found[engine] = run(engine, options, "bfloat16")
         one = found[engine]
         share = 4 * weights_of(options.model) * one["rate"] / ceilings[-1]
@@ -114,6 +123,7 @@ def main() -> None:
             "model": options.model,
             "method": options.method,
             "steps": options.steps,
+            "rows_a_step": options.batch,
             "clock": options.clock,
             "threads": options.threads,
             "real_tokens_per_s": {name: round(one["rate"], 1) for name, one in found.items()},

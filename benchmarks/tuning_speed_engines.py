@@ -22,18 +22,17 @@ MODELS = {
 
 VOCABULARY = 49152
 RANK = 8
-BATCH = 8
 RATE = 5e-4
-SHORTEST, LONGEST = 32, 512
+SHORTEST = 32
 SUPERVISED = 1 / 3
 
 
-def rows(count: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Return (prompt, answer) ids: lengths log-uniform, the last third supervised."""
+def rows(count: int, seed: int, longest: int = 512) -> list[tuple[list[int], list[int]]]:
+    """Return (prompt, answer) ids: lengths log-uniform from ``SHORTEST`` on, the last third supervised."""
     draw = random.Random(seed)
     made = []
     for _ in range(count):
-        length = round(math.exp(draw.uniform(math.log(SHORTEST), math.log(LONGEST))))
+        length = round(math.exp(draw.uniform(math.log(SHORTEST), math.log(longest))))
         # Zipf-like ids, so that there is something to learn and the curves have a slope.
         ids = [min(VOCABULARY - 1, 10 + int(draw.paretovariate(0.6))) for _ in range(length)]
         answer = max(1, round(length * SUPERVISED))
@@ -115,6 +114,7 @@ def ours(options: argparse.Namespace, data: list[tuple[list[int], list[int]]], c
 
     class Tokenizer:
         pad_token_id = 0
+        unk_token_id = None
 
         def decode(self, ids: Any) -> str:
             return str(list(ids))
@@ -125,11 +125,13 @@ def ours(options: argparse.Namespace, data: list[tuple[list[int], list[int]]], c
         "random", Path(), "decoder", module, Tokenizer(), dtype, torch.device("cpu"), 2048, "random", False, (2,)
     )
     # The rows are handed over so that the plan's own shuffle gives the order that the others read.
-    order = [row for step in range(options.steps) for row in StepPlan((1,) * len(data), BATCH, 1, 0).rows_at(step)]
+    order = [
+        row for step in range(options.steps) for row in StepPlan((1,) * len(data), options.batch, 1, 0).rows_at(step)
+    ]
     examples = [Example("", (), ())] * len(data)
     for place, (prompt, answer) in zip(order, data, strict=True):
         examples[place] = Example(str(place), tuple(prompt), tuple(answer))
-    settings: dict[str, Any] = {"learning_rate": RATE, "epochs": 1, "batch": BATCH, "min_steps": 1}
+    settings: dict[str, Any] = {"learning_rate": RATE, "epochs": 1, "batch": options.batch, "min_steps": 1}
     method: Method = Full(**settings) if options.method == "full" else Lora(rank=RANK, alpha=16, **settings)
     said: list[str] = []
 
@@ -159,7 +161,9 @@ def peft_trainer(options: argparse.Namespace, data: list[tuple[list[int], list[i
     module = _wrapped(options)
     records = [{"input_ids": p + a, "attention_mask": [1] * len(p + a), "labels": [-100] * len(p) + a} for p, a in data]
     with TemporaryDirectory() as folder:
-        arguments = TrainingArguments(**_arguments(options, folder, BATCH), train_sampling_strategy="sequential")
+        arguments = TrainingArguments(
+            **_arguments(options, folder, options.batch), train_sampling_strategy="sequential"
+        )
         trainer = Trainer(
             model=module,
             args=arguments,
@@ -181,14 +185,14 @@ def trl_padding_free(
     module = _wrapped(options)
     records = [{"input_ids": p + a, "completion_mask": [0] * len(p) + [1] * len(a)} for p, a in data]
     tokens = sum(len(p) + len(a) for p, a in data)
-    batch = max(1, round(BATCH * tokens / len(data) / LONGEST)) if packing else BATCH
+    batch = max(1, round(options.batch * tokens / len(data) / options.longest)) if packing else options.batch
     with TemporaryDirectory() as folder:
         arguments = SFTConfig(
             **_arguments(options, folder, batch) | {"gradient_checkpointing": False},
             train_sampling_strategy="sequential",
             packing=packing,
             padding_free=True,
-            max_length=LONGEST if packing else None,
+            max_length=options.longest if packing else None,
             completion_only_loss=True,
         )
         trainer = SFTTrainer(
@@ -284,6 +288,8 @@ def main() -> None:
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--longest", type=int, default=512)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -292,11 +298,14 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    data = rows(options.steps * BATCH, options.seed)
+    data = rows(options.steps * options.batch, options.seed, options.longest)
     clock = Clock(options.clock)
     more = ENGINES[options.engine](options, data, clock)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    tokens = [sum(len(p) + len(a) for p, a in data[start : start + BATCH]) for start in range(0, len(data), BATCH)]
+    tokens = [
+        sum(len(p) + len(a) for p, a in data[start : start + options.batch])
+        for start in range(0, len(data), options.batch)
+    ]
     print(json.dumps({"seconds": clock.seconds, "tokens": tokens, "losses": clock.losses, "peak": peak, **more}))
 
 

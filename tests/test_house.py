@@ -18,6 +18,7 @@ PACKAGE = Path(taskfit.__file__).parent
 FLOORS = [
     {"cli"},
     {"studies"},
+    {"serving"},
     {"distillation"},
     {"prompting", "tuning", "evaluation"},
     {"strategy"},

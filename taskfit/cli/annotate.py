@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,12 @@ def annotate(
     exchange: Annotated[
         bool, typer.Option(help="Find how many labels of the teacher one of a person is worth.")
     ] = False,
+    exchange_with: Annotated[
+        str | None, typer.Option(help="Encoder of the student for --exchange; default: TF-IDF.")
+    ] = None,
+    values: Annotated[
+        str | None, typer.Option(help='What labels count, for a mean over all rows: "bad=-1,good=1".')
+    ] = None,
     review: Annotated[bool, typer.Option(help="Write OUT/review.csv for a person, or read it back.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 0,
 ) -> None:
@@ -53,11 +60,35 @@ def annotate(
         max_usd=max_usd,
         format=format,  # type: ignore[arg-type]  # checked there
         has_rationales=rationales,
-        has_exchange=exchange,
+        has_exchange=exchange or exchange_with is not None,
+        values=None if values is None else _numbers(values),
     )
     named = name_teacher(teacher, lambda strategy: model_for(strategy, model), None if model is None else load(model))
-    encoder = None if embed is None else load(embed)
-    report = annotate_rows(task, named, out, config, rows=rows, encoder=encoder, has_review=review, say=say)
+    encoder, student = (None if name is None else load(name) for name in (embed, exchange_with))
+    report = annotate_rows(
+        task, named, out, config, rows=rows, encoder=encoder, student=student, has_review=review, say=say
+    )
     for line in lines_of(report):
         say(line)
     print_data(str(out / f"train.{format}"))
+
+
+def _numbers(text: str) -> dict[str, float]:
+    """Read ``label=number`` pairs; a label may hold = but no comma.
+
+    Raises:
+        ConfigError: a pair has no number, or a label stands twice.
+    """
+    from taskfit.errors import ConfigError
+
+    found: dict[str, float] = {}
+    for pair in text.split(","):
+        label, _, number = pair.rpartition("=")
+        try:
+            found_number = float(number)
+        except ValueError:
+            found_number = math.nan
+        if math.isnan(found_number) or not label.strip() or label.strip() in found:
+            raise ConfigError(f'--values must be like "bad=-1,good=1", each label once (got {pair!r})')
+        found[label.strip()] = found_number
+    return found

@@ -56,10 +56,19 @@ def compare(
     ] = None,
     label_price: Annotated[float, typer.Option(help="US dollars a labelled row; part of the cost.")] = 0.0,
     timeout_s: Annotated[float | None, typer.Option(help="Seconds after which a trial is stopped.")] = None,
-    workers: Annotated[
-        int, typer.Option(help="Trials at the same time; above 1 their seconds disturb each other.")
-    ] = 1,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Most that all trials may take, such as 30m, 2h or 5usd; what has no room is left out."),
+    ] = None,
+    jobs: Annotated[
+        str,
+        typer.Option(help='Most trials at the same time, or "auto"; no figure hangs on it, but measured seconds do.'),
+    ] = "auto",
     hardware: Annotated[str | None, typer.Option(help="Entry of the hardware price table.")] = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(help="Forecast the costs on another machine of the price table in the report; may be repeated."),
+    ] = None,
     prices: Annotated[Path | None, typer.Option(help="Your own price table (YAML).")] = None,
     retain: Annotated[
         list[str] | None,
@@ -73,6 +82,7 @@ def compare(
     Killed at any moment and run again, it goes on where it was. Exit code 1: nothing can be recommended.
     """
     from taskfit.cli.progress import Progress
+    from taskfit.studies.budget import read_budget
     from taskfit.studies.compare_study import run_study
     from taskfit.studies.spec import Limits, StudyConfig
 
@@ -94,8 +104,10 @@ def compare(
         ),
         usd_per_label=label_price,
         timeout_s=timeout_s,
-        workers=workers,
+        budget=None if budget is None else read_budget(budget),
+        jobs=_jobs(jobs),
         hardware=hardware,
+        machines=tuple(machine or ()),
         prices=prices,
         is_retrying_failed=retry_failed,
         retain=tuple(retain or ()),
@@ -133,6 +145,15 @@ def split_names(text: str) -> tuple[str, ...]:
             f"names with commas between were expected (got {text!r})", 'for example: "zero-shot,lora(rank=4)"'
         )
     return stripped
+
+
+def _jobs(text: str) -> int | None:
+    word = text.strip()
+    if word == "auto":
+        return None
+    if not (word.isascii() and word.isdigit() and 1 <= len(word) <= 6 and int(word) > 0):
+        raise ConfigError(f'--jobs takes a whole number above 0 or "auto" (got {text!r})', "such as --jobs 2")
+    return int(word)
 
 
 def _sizes(text: str) -> tuple[int | None, ...]:
@@ -211,6 +232,7 @@ def _as_json(study: Study) -> dict[str, object]:
         "folder": str(study.folder),
         "report": str(study.report_path),
         "recommendation": study.recommendation.text,
+        "left_out": [*study.comparison.left_out],
         "table": [asdict(row) for row in study.table],
         "forgetting": {
             candidate.label: None if found is None else found.to_json()

@@ -77,7 +77,12 @@ def estimate(
     settings |= {"devices": devices, "sharding": sharding, "grid": grid, "grams_per_kwh": grams_per_kwh}
     settings["labels"] = "" if labels == "none" else labels
     models = split_names(sizes) if sizes else [model]
-    found = [one for name in models for one in _estimates(name, strategies, settings)]
+    found: list[Estimate] = []
+    left_out: dict[str, list[str]] = {}
+    for name in models:
+        found += _estimates(name, strategies, settings, left_out)
+    for line, of in left_out.items():
+        say(f"left out {line}" if len(of) == len(models) else f"left out {line} ({', '.join(of)})")
     served = [] if sizes else _served(model, strategies, hardware, need, table)
     if as_json:
         from dataclasses import asdict
@@ -97,8 +102,8 @@ def estimate(
         print_data(found[0].basis)
 
 
-def _estimates(model: str, strategies: str, settings: dict[str, Any]) -> list[Estimate]:
-    """Estimate each strategy; of all, those that the model allows, and a line about each of the others."""
+def _estimates(model: str, strategies: str, settings: dict[str, Any], left_out: dict[str, list[str]]) -> list[Estimate]:
+    """Estimate each strategy; of all, those that the model allows. To ``left_out`` the model is added by the reason."""
     from taskfit.costs.estimate import estimate
     from taskfit.costs.strategies import STRATEGIES
     from taskfit.errors import ConfigError
@@ -112,7 +117,7 @@ def _estimates(model: str, strategies: str, settings: dict[str, Any]) -> list[Es
         except ConfigError as error:
             if not error.message.startswith("estimate: "):  # not about the method and the model
                 raise
-            say(f"left out {name}: {error.message.removeprefix('estimate: ')}")
+            left_out.setdefault(f"{name}: {error.message.removeprefix('estimate: ')}", []).append(model)
     return found
 
 

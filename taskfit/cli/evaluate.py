@@ -60,10 +60,18 @@ def evaluate(
     Exit code 1: it got worse beyond noise (paired permutation test over the same rows, one-sided, p below 0.05).
     """
     if holistic:
-        if save or force or against is not None:
-            raise ConfigError("--holistic stores and compares nothing", "leave out --save, --force and --against")
+        if force or against is not None:
+            raise ConfigError("--holistic compares nothing", "leave out --force and --against")
         print_holistic(
-            predictor, on, split=split, rows=rows, group_by=group_by, word_lists=word_lists, bias=bias, as_json=as_json
+            predictor,
+            on,
+            split=split,
+            rows=rows,
+            group_by=group_by,
+            word_lists=word_lists,
+            bias=bias,
+            is_saved=save,
+            as_json=as_json,
         )
         return
     if group_by is not None or word_lists is not None or bias:

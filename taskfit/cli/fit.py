@@ -39,6 +39,7 @@ def fit(
     """Fit one strategy on a task and save the predictor; or show what it would learn."""
     from taskfit.studies.fit import fit as fit_strategy
     from taskfit.studies.fit import preview as preview_of
+    from taskfit.tuning.launched import is_first_process
 
     if preview == (out is not None):
         raise ConfigError("give --out FOLDER to fit, or --preview to see what would be learned; one of them")
@@ -48,5 +49,7 @@ def fit(
         return
     strategy = searched(strategy, tries, tuning_budget)
     fit_strategy(task, strategy, model=model, out=out, seed=seed, train_rows=train_rows, retain=retain or (), say=say)
+    if not is_first_process():
+        return
     say(f"saved; try: taskfit predict {out} ROWS")
     print_data(str(out))

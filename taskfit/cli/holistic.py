@@ -28,14 +28,19 @@ def print_holistic(
     group_by: str | None,
     word_lists: Path | None,
     bias: Sequence[str] | None,
+    is_saved: bool,
     as_json: bool,
 ) -> None:
     """Look at a predictor from seven sides and print them: the headlines first, then what stands behind each."""
     from taskfit.studies.holistic import holistic
+    from taskfit.studies.holistic_file import save_holistic
 
     view = holistic(
         predictor, on, split=split, rows=rows, group_by=group_by, word_lists=word_lists, bias=bias or (), say=say
     )
+    if is_saved:
+        save_holistic(view)
+        say(f"stored in {predictor}; the report of its study shows it")
     if as_json:
         print_json(view.to_json())
     else:

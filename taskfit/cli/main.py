@@ -11,6 +11,7 @@ from taskfit.cli.compare import compare
 from taskfit.cli.doctor import doctor
 from taskfit.cli.estimate import estimate
 from taskfit.cli.evaluate import evaluate
+from taskfit.cli.export import export
 from taskfit.cli.fit import fit
 from taskfit.cli.init import init
 from taskfit.cli.inspect import inspect
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS = (
-    *(init, compare, prompts, fit, predict, annotate, evaluate, inspect),
+    *(init, compare, prompts, fit, predict, export, annotate, evaluate, inspect),
     *(estimate, report, strategies, models, doctor),
 )
 for _command in _COMMANDS:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from taskfit.cli.output import say
-from taskfit.errors import DataError
+from taskfit.cli.output import print_data, say
+from taskfit.errors import ConfigError, DataError
 from taskfit.files import appearing
 
 if TYPE_CHECKING:
@@ -26,15 +26,70 @@ _REPORT_EVERY_S = 5.0
 
 def predict(
     predictor: Annotated[Path, typer.Argument(help="A predictor folder, of a study's trial or of taskfit fit.")],
-    rows: Annotated[Path, typer.Argument(help="Rows: JSON Lines, CSV, TSV or Parquet, also .gz or .xz.")],
+    rows: Annotated[
+        Path, typer.Argument(help='Rows: JSON Lines, CSV, TSV or Parquet, also .gz, .zst or .xz; or a glob: "x/*.csv".')
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="JSON Lines file to write, whole or not at all; default: standard output.")
+        Path | None,
+        typer.Option(
+            help="A name in .jsonl: one file, written whole or not at all. Any other: a folder of Parquet shards, for "
+            "many rows; killed and run again, it goes on. Default: standard output."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="The base model, where the folder's own word for it shall not do.")
     ] = None,
+    shard_rows: Annotated[int | None, typer.Option(help="Rows of a shard of a folder; default: 16,384.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Predict a folder's shards with Ray: local, or the address of a cluster. Extra [cluster]."),
+    ] = None,
 ) -> None:
-    """Predict rows; one JSON object a row, in the order of the rows, in constant memory."""
+    """Predict rows, in their order and in constant memory."""
+    if out is not None and out.suffix.lower() not in (".jsonl", ".ndjson"):
+        _predict_folder(predictor, rows, out, model, shard_rows, cluster)
+        return
+    if shard_rows is not None or cluster is not None:
+        raise ConfigError("--shard-rows and --cluster are for folders: give one with --out DIR")
+    _predict_lines(predictor, rows, out, model)
+
+
+def _predict_folder(
+    predictor: Path, rows: Path, out: Path, model: str | None, shard_rows: int | None, cluster: str | None
+) -> None:
+    """Write shards into a folder, with a bar or a line now and then."""
+    from taskfit.cli.bar import Bar
+    from taskfit.serving.bulk import SHARD_ROWS, Progress, predict_rows
+    from taskfit.studies.words import count, seconds
+
+    last = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        left = "" if progress.left_s is None else f", {seconds(progress.left_s)} left"
+        text = f"{progress.rows_per_s:,.0f} rows/s{left}"
+        bar.advance(progress.done, max(progress.done, progress.total or 0), text)
+        if not bar.is_drawn and time.monotonic() - last > _REPORT_EVERY_S:
+            last = time.monotonic()
+            say(f"{progress.done:,} rows, {text}")
+
+    with Bar("reading the rows") as bar:
+        counts = predict_rows(
+            predictor,
+            rows,
+            out,
+            model=model,
+            shard_rows=shard_rows or SHARD_ROWS,
+            cluster=cluster,
+            on_progress=show,
+        )
+    failed = f"{counts.failed:,} failed (see `error`)"
+    say(f"{count(counts.rows, 'row')}; {counts.cut:,} cut to what the model reads, {failed}")
+    print_data(str(out))
+
+
+def _predict_lines(predictor: Path, rows: Path, out: Path | None, model: str | None) -> None:
+    """Write one JSON object a row."""
     from taskfit.models import load
     from taskfit.strategy.predictor import load_predictor
     from taskfit.tasks import rows_from

@@ -9,8 +9,10 @@ from taskfit.studies.events import (
     CandidateStopped,
     Event,
     StudyPlanned,
+    StudySaid,
     TrialEnded,
     TrialFound,
+    TrialLeftOut,
     TrialSaid,
     TrialStarted,
 )
@@ -48,6 +50,10 @@ class Progress:
                 known = [trial.forecast_s for trial in plan.trials if trial.forecast_s is not None]
                 forecast = f", about {seconds(sum(known))}" if len(known) == len(plan.trials) else ""
                 self._bar.line(f"{count(len(plan.trials), 'trial')}{forecast}")
+            case StudySaid(line):
+                self._bar.line(line)
+            case TrialLeftOut(spec, why):
+                self._bar.line(f"{spec.label}: left out: {why}")
             case TrialFound(result, done, total):
                 self._bar.line(f"[{done}/{total}] {result.spec.label}: found, {result.status}")
                 self._advance(done, total, None)

@@ -56,6 +56,8 @@ class EngineMemory:
             mapped for itself the factor is 1.2, and a step takes a sixth longer).
         packed: the same, by method, where the trainer computes rows without padding in layers of its own.
         packed_families: model types whose decoders it does that for (``tuning.packed.LAYER_KINDS``).
+        laid_out_bytes: most that it holds of frozen weights laid out once more for each direction
+            (``tuning.projection.MOST_BYTES``).
     """
 
     process_bytes: float
@@ -64,12 +66,18 @@ class EngineMemory:
     slack: Mapping[str, float]
     packed: Mapping[str, float]
     packed_families: frozenset[str]
+    laid_out_bytes: float
 
     def slack_of(self, family: str, method: str) -> float:
         """Return the resident bytes for each kept one."""
         if family in self.packed_families and method in self.packed:
             return self.packed[method]
         return self.slack.get(method, self.slack[""])
+
+    def laid_out(self, family: str, method: str, weight_bytes: float) -> float:
+        """Return the bytes of frozen weights laid out for the processor."""
+        is_laid_out = family in self.packed_families and method == "lora"
+        return min(self.laid_out_bytes, 2 * weight_bytes) if is_laid_out else 0.0
 
 
 MEMORY = EngineMemory(
@@ -78,7 +86,8 @@ MEMORY = EngineMemory(
     padding=1.2,
     slack={"lora": 1.95, "dora": 1.5, "full": 1.2, "": 1.05},
     packed={"lora": 0.7, "full": 0.9},
-    packed_families=frozenset({"llama", "mistral", "qwen2"}),
+    packed_families=frozenset({"llama", "mistral", "qwen2", "qwen3"}),
+    laid_out_bytes=2 * 2**30,
 )
 
 

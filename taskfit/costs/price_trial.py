@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from taskfit.costs.trial_facts import TrialFacts
     from taskfit.models.work import Work
 
-__all__ = ["Forecast", "expected_amounts", "forecast"]
+__all__ = ["Forecast", "expected_amounts", "forecast", "read_amounts", "trained_amounts"]
 
 _BARE_BYTES = 450e6  # the process before any model
-_TRAIN_TOKENS = 4096  # of a micro-batch, at most (tuning.training.TOKEN_BUDGET)
+_TRAIN_TOKENS = 4096  # of a micro-batch, at most (tuning.memory_plan.TOKEN_BUDGET)
 _PACK_TOKENS = 1024  # of a scored pack on a processor (inference.batches)
 _READ_TOKENS = 4096  # of any other batch
 _KEPT_PASSES = 3.5  # how often what is kept is written and read again, forward and backward
@@ -108,14 +108,14 @@ def expected_amounts(
     shot_tokens = facts.shots * (facts.row_tokens + facts.answer_tokens)
     fit = Amounts()
     if facts.trains != "nothing":
-        fit = _trained(architecture, facts, fit_work, number_format)
+        fit = trained_amounts(architecture, facts, fit_work, number_format)
     if facts.fit_requests:
         asked = asked_work(architecture, facts, facts.fit_requests, shot_tokens)
-        fit += _read(architecture, facts, asked, facts.fit_requests, number_format)
-    return fit, _read(architecture, facts, predict_work, float(facts.rows_test), number_format)
+        fit += read_amounts(architecture, facts, asked, facts.fit_requests, number_format)
+    return fit, read_amounts(architecture, facts, predict_work, float(facts.rows_test), number_format)
 
 
-def _trained(architecture: Architecture, facts: TrialFacts, work: Work, number_format: str) -> Amounts:
+def trained_amounts(architecture: Architecture, facts: TrialFacts, work: Work, number_format: str) -> Amounts:
     """Count the steps and validations of a training whose whole work is known."""
     job = _job(architecture, facts, number_format)
     tokens = work.trained_tokens + work.trained_frozen_tokens
@@ -136,7 +136,7 @@ def _trained(architecture: Architecture, facts: TrialFacts, work: Work, number_f
     )
 
 
-def _read(architecture: Architecture, facts: TrialFacts, work: Work, rows: float, number_format: str) -> Amounts:
+def read_amounts(architecture: Architecture, facts: TrialFacts, work: Work, rows: float, number_format: str) -> Amounts:
     """Count the forward passes of requests, and the tokens that are generated one after the other."""
     is_packed = architecture.kind == "decoder" and facts.generated_tokens == 0
     passes = float(math.ceil(work.computed_tokens / (_PACK_TOKENS if is_packed else _READ_TOKENS)))
@@ -185,7 +185,8 @@ def _memory_bytes(architecture: Architecture, facts: TrialFacts, number_format: 
     tokens = min(float(job.batch * job.length) * MEMORY.padding, float(_TRAIN_TOKENS))
     slack = MEMORY.slack_of(architecture.family, job.method)
     kept = kept_bytes_per_token(job) + max(opened_bytes_per_token(job), logits_bytes_per_token(job))
-    return MEMORY.process_bytes + weight_bytes(job) + states + slack * kept * tokens
+    laid_out = MEMORY.laid_out(architecture.family, job.method, weight_bytes(job))
+    return MEMORY.process_bytes + weight_bytes(job) + laid_out + states + slack * kept * tokens
 
 
 def _without_model(facts: TrialFacts, machine: Machine, known: Calibration) -> Forecast:

@@ -6,12 +6,9 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskfit.errors import ConfigError, Faults, nearest
-
-if TYPE_CHECKING:
-    from taskfit.costs.meter import Measured
 
 __all__ = [
     "DEFAULT_MACHINE",
@@ -169,13 +166,9 @@ def age_in_days(date: datetime.date, today: datetime.date | None = None) -> int 
     return days if days > _OLD_AFTER_DAYS else None
 
 
-def money(measured: Measured, priced: Machine) -> float:
-    """Return the USD that a phase cost: its seconds on the clock at the price of the whole machine.
-
-    The whole machine counts even where the phase used one core of it: it was rented, and a study runs one trial at
-    a time by default.
-    """
-    return measured.wall_s / 3600 * priced.price_usd_per_hour
+def money(seconds: float, priced: Machine) -> float:
+    """Return the USD of some seconds of the whole machine, however much of it was used."""
+    return seconds / 3600 * priced.price_usd_per_hour
 
 
 def _read(path: Path) -> PriceTable:

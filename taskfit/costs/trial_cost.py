@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,30 @@ from taskfit.models.work import Work
 if TYPE_CHECKING:
     from taskfit.costs.architecture import Architecture
 
-__all__ = ["TrialCost", "trial_cost"]
+__all__ = ["FurtherModel", "TrialCost", "trial_cost"]
 
 
-_LATER = {"usd_service_fit", "usd_service_predict", "usd_paid", "cached_answers"} | {
+@dataclass(frozen=True)
+class FurtherModel:
+    """What went through another model than the trial's, such as a teacher's.
+
+    Attributes:
+        architecture: None where its family cannot be counted, or it is a service's.
+        service: what its tokens cost; None where it computes on this machine.
+        fit_work: while fitting.
+        predict_work: while predicting the test set.
+    """
+
+    architecture: Architecture | None
+    service: ServicePrice | None
+    fit_work: Work
+    predict_work: Work
+
+
+_LATER = {"usd_further", "usd_service_fit", "usd_service_predict", "usd_paid", "cached_answers", "shared_cores"} | {
     f"{kind}_{side}_tokens" for kind in ("service", "paid") for side in ("prompt", "answer")
 }
-"""Fields that results of version 0.1 lack; they are 0 there."""
+"""Fields that results of earlier versions lack; they are 0 there."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +52,17 @@ class TrialCost:
         rows_predicted: rows of the test set.
         artefact_bytes: size of the predictor folder; a base model that it only names is not in it.
         fit_flops, predict_flops: operations; None where the model's family cannot be counted.
-        usd_fit, usd_predict: seconds on the clock at the price of the whole machine, and a service's tokens.
+        usd_fit, usd_predict: seconds at the price of the whole machine, and a service's tokens.
         machine, price_usd_per_hour, price_date: the price that was used; the date as YYYY-MM-DD.
         usd_service_fit, usd_service_predict: of these amounts, the tokens of a service, those of answers from the
             cache included: what the same costs on new rows.
         usd_paid: what was billed for tokens this time.
+        shared_cores: cores of the machine, where other trials may have run at the same time; 0: it ran alone. Alone,
+            its seconds on the clock are charged, for the whole machine was rented. Side by side those of neighbours
+            would be charged with them; so each is charged for its share of the cores: its processor time over their
+            number.
+        usd_further: of ``usd_fit`` and ``usd_predict``, the tokens of services other than the trial's model: a
+            teacher's labels. ``fit_work`` and ``predict_work`` do not hold them; operations and money do.
     """
 
     fit: Measured
@@ -58,6 +81,18 @@ class TrialCost:
     usd_service_fit: float = 0.0
     usd_service_predict: float = 0.0
     usd_paid: float = 0.0
+    shared_cores: int = 0
+    usd_further: float = 0.0
+
+    @property
+    def charged_fit_s(self) -> float:
+        """Seconds of the whole machine that fitting is charged for."""
+        return charged_s(self.fit, self.shared_cores)
+
+    @property
+    def charged_s_per_row(self) -> float:
+        """Seconds of the whole machine that a predicted row is charged for."""
+        return charged_s(self.predict, self.shared_cores) / self.rows_predicted
 
     @property
     def s_per_row(self) -> float:
@@ -111,6 +146,8 @@ def trial_cost(
     needs_model: bool,
     machine: Machine,
     service: ServicePrice | None = None,
+    shared_cores: int = 0,
+    further: Sequence[FurtherModel] = (),
 ) -> TrialCost:
     """Join what was measured and counted.
 
@@ -125,6 +162,8 @@ def trial_cost(
         needs_model: false for strategies without a language model: their operations are 0, not unknown.
         machine: whose price counts.
         service: what the tokens cost, where a service answered.
+        shared_cores: cores of the machine, where other trials may have run at the same time; 0: it ran alone.
+        further: other models that were asked.
 
     Raises:
         StudyError: no rows were predicted.
@@ -132,8 +171,13 @@ def trial_cost(
     if rows_predicted < 1:
         raise StudyError(f"a trial must have predicted at least one row (got {rows_predicted})")
     is_unknown = needs_model and architecture is None
-    of_service = [_service_usd(service, work) for work in (fit_work, predict_work)]
-    paid = fit_work + predict_work
+    own = FurtherModel(architecture, service, fit_work, predict_work)
+    own_flops = (None, None) if is_unknown else (flops(architecture, fit_work), flops(architecture, predict_work))
+    of_others = [_service_usd(one.service, work) for one in further for work in (one.fit_work, one.predict_work)]
+    of_service = [
+        sum(_service_usd(one.service, one.fit_work) for one in (own, *further)),
+        sum(_service_usd(one.service, one.predict_work) for one in (own, *further)),
+    ]
     return TrialCost(
         fit=fit,
         predict=predict,
@@ -141,17 +185,39 @@ def trial_cost(
         predict_work=predict_work,
         rows_predicted=rows_predicted,
         artefact_bytes=artefact_bytes,
-        fit_flops=None if is_unknown else flops(architecture, fit_work),
-        predict_flops=None if is_unknown else flops(architecture, predict_work),
-        usd_fit=money(fit, machine) + of_service[0],
-        usd_predict=money(predict, machine) + of_service[1],
+        fit_flops=_with_further(own_flops[0], [(one, one.fit_work) for one in further]),
+        predict_flops=_with_further(own_flops[1], [(one, one.predict_work) for one in further]),
+        usd_fit=money(charged_s(fit, shared_cores), machine) + of_service[0],
+        usd_predict=money(charged_s(predict, shared_cores), machine) + of_service[1],
         machine=machine.name,
         price_usd_per_hour=machine.price_usd_per_hour,
         price_date=machine.date.isoformat(),
         usd_service_fit=of_service[0],
         usd_service_predict=of_service[1],
-        usd_paid=0.0 if service is None else service.usd(paid.paid_prompt_tokens, paid.paid_answer_tokens),
+        usd_paid=sum(_paid_usd(one) for one in (own, *further)),
+        shared_cores=shared_cores,
+        usd_further=sum(of_others),
     )
+
+
+def charged_s(measured: Measured, shared_cores: int) -> float:
+    """Return the seconds of the whole machine that a phase is charged for; see ``TrialCost.shared_cores``."""
+    return measured.cpu_s / shared_cores if shared_cores else measured.wall_s
+
+
+def _with_further(own: float | None, others: Sequence[tuple[FurtherModel, Work]]) -> float | None:
+    """Add the operations of other models; None where those of any that computed cannot be counted."""
+    total = own
+    for one, work in others:
+        if total is None or work == Work():
+            continue
+        total = None if one.architecture is None else total + flops(one.architecture, work)
+    return total
+
+
+def _paid_usd(one: FurtherModel) -> float:
+    paid = one.fit_work + one.predict_work
+    return 0.0 if one.service is None else one.service.usd(paid.paid_prompt_tokens, paid.paid_answer_tokens)
 
 
 def _service_usd(service: ServicePrice | None, work: Work) -> float:

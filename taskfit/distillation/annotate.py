@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskfit.distillation.choosing import choose_rows
 from taskfit.distillation.data_file import write_data
-from taskfit.distillation.labelling import label_rows
+from taskfit.distillation.digests import rows_digest
+from taskfit.distillation.labelling import label_all
 from taskfit.distillation.ledger import Ledger, Part, open_ledger
+from taskfit.distillation.ledger_notes import note_definition
 from taskfit.distillation.report import make_report, write_report
 from taskfit.distillation.review import disputed, read_review, reviewed, write_review
 from taskfit.distillation.teacher import human_rows, load_teacher
 from taskfit.errors import ConfigError, StudyError
 from taskfit.tasks import load_task, rows_from, unlabelled_rows
-from taskfit.tasks.sources import FileSource, source_files
+from taskfit.tasks.sources import FileSource
 
 if TYPE_CHECKING:
     from taskfit.distillation.config import AnnotateConfig
@@ -36,8 +36,6 @@ _SEEN = (
     "and its confidences are too high"
 )
 _MOST_REVIEWED = 500
-_WAIT_S = 0.2
-_READ_BYTES = 2**20
 
 
 def _ignore(line: str) -> None:
@@ -52,6 +50,7 @@ def annotate(
     *,
     rows: str | Path | None = None,
     encoder: LanguageModel | None = None,
+    student: LanguageModel | None = None,
     has_review: bool = False,
     say: Callable[[str], None] = _ignore,
 ) -> Report:
@@ -67,6 +66,7 @@ def annotate(
         out: the folder: ``ledger.sqlite``, ``train`` and ``audit`` data files, ``report.json`` and ``report.md``.
         rows: file or glob of rows to label; None: the task's ``unlabelled`` sources.
         encoder: gives the vectors for ``diverse``; None: TF-IDF does.
+        student: an encoder whose vectors the exchange rate's student learns from; None: TF-IDF.
         has_review: read ``review.csv`` back where a person filled it in; and write it with the rows still to look at.
         say: takes lines of progress and findings.
 
@@ -79,16 +79,27 @@ def annotate(
     if rows is None and not task.unlabelled:
         raise ConfigError("no rows to label: the task file names no `unlabelled` rows", "name a file with --rows")
     _check_folder(folder)
+    sources = task.unlabelled if rows is None else (FileSource(str(rows)),)
     chosen_by = config.identity + ("" if encoder is None else f", vectors of {encoder.fingerprint[:16]}")
-    identity = {"task": task.fingerprint, **teacher.identity, "rows": _digest(task, rows), "choice": chosen_by}
+    identity = {"task": task.fingerprint, **teacher.identity, "rows": rows_digest(sources), "choice": chosen_by}
     with open_ledger(folder, identity) as ledger:
         with _alone(folder, say):
-            predictor = load_teacher(teacher, task, ledger, folder, seed=config.seed, max_usd=config.max_usd, say=say)
+            predictor = load_teacher(
+                teacher,
+                task,
+                ledger,
+                folder,
+                seed=config.seed,
+                max_usd=config.max_usd,
+                say=say,
+                answers=folder / "answers.sqlite",
+            )
             if not ledger.is_filled:
                 _choose(task, teacher, ledger, config, rows, encoder, say)
-        _label_all(ledger, predictor, say)
+            note_definition(ledger.connection, task.definition)
+        label_all(ledger, predictor, say)
         with _alone(folder, say):
-            return _finish(task, teacher, ledger, predictor, folder, config, has_review, say)
+            return _finish(task, teacher, ledger, predictor, folder, config, student, has_review, say)
 
 
 def _choose(
@@ -129,20 +140,6 @@ def _own_ids(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
-def _label_all(ledger: Ledger, predictor: Predictor, say: Callable[[str], None]) -> None:
-    """Label what is open; wait for rows that other processes are at, in case they die."""
-    is_told = False
-    while True:
-        label_rows(ledger, predictor, say)
-        counts = ledger.counts()
-        if not counts["leased"] and not counts["open"]:
-            return
-        if not is_told:
-            say(f"waiting for {counts['leased']} rows that another process labels")
-            is_told = True
-        time.sleep(_WAIT_S)
-
-
 def _finish(
     task: Task,
     teacher: Teacher,
@@ -150,6 +147,7 @@ def _finish(
     predictor: Predictor,
     folder: Path,
     config: AnnotateConfig,
+    student: LanguageModel | None,
     has_review: bool,
     say: Callable[[str], None],
 ) -> Report:
@@ -158,7 +156,7 @@ def _finish(
         say(f"{read_review(path, task.definition, ledger)} rows of {path} read back")
     people = reviewed(ledger.connection)
     notes = [_SEEN] if teacher.folder is not None and teacher.may_have_learnt else []
-    report, confidences = make_report(task, ledger, predictor, people, config, notes)
+    report, confidences = make_report(task, ledger, predictor, people, config, notes, student)
     parts: tuple[Part, ...] = ("train", "audit")
     for part in parts:
         write_data(
@@ -192,19 +190,3 @@ def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             say(f"waiting for another process that works on {folder}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _digest(task: Task, rows: str | Path | None) -> str:
-    """Return a digest of the files with rows; of a hub's data set, of its name and revision."""
-    digest = sha256()
-    for source in task.unlabelled if rows is None else (FileSource(str(rows)),):
-        if not isinstance(source, FileSource):
-            digest.update(repr(source).encode())
-            continue
-        for path in source_files(source):
-            if not path.is_file():
-                next(rows_from(path))  # says that it is missing
-            with path.open("rb") as file:
-                while part := file.read(_READ_BYTES):
-                    digest.update(part)
-    return digest.hexdigest()[:32]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from taskfit.distillation.cascade_rule import Rule, confidences, range_table, rule_from_json, rule_json, set_rule
 from taskfit.distillation.choosing import shuffled
-from taskfit.distillation.confidence import Calibrator, fit_calibrator, own_confidence
-from taskfit.distillation.thresholds import Escalation, RangePoint, certify, fewest_rows, range_of
-from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.distillation.models import elsewhere, faults_of_sharing, given_model, shared_architectures
+from taskfit.distillation.thresholds import RangePoint, fewest_rows
+from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
-from taskfit.strategy.contract import Prediction, Strategy
+from taskfit.strategy.contract import Elsewhere, Prediction, Strategy
 from taskfit.strategy.folder import new_folder, write_file
 from taskfit.strategy.grammar import parse, part_name
 from taskfit.strategy.manifest import new_manifest, read_manifest, write_manifest
@@ -26,35 +26,14 @@ if TYPE_CHECKING:
     from taskfit.models.work import Work
     from taskfit.strategy.contract import Budget, Predictor
     from taskfit.strategy.manifest import Manifest
-    from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Kind, Row, Task, Value
 
-__all__ = ["Cascade", "CascadePredictor", "Rule", "set_rule"]
+__all__ = ["Cascade", "CascadePredictor"]
 
 FOR_A_PERSON = "for a person: neither student nor teacher is sure enough"
 """``raw`` of a prediction that is left to a person."""
 
 _LINEAR, _ZERO_SHOT = parse("linear"), parse("zero-shot")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When who answers.
-
-    Attributes:
-        threshold: confidence from which on an answer is given; infinite: the student never answers.
-        asks_people: whether the teacher, too, needs that confidence; otherwise it answers all that the student does
-            not.
-        student, teacher: make confidences of the parts' own probabilities.
-        is_certified: false where the held-out rows could not certify any threshold, so that the teacher (or, with
-            ``asks_people``, a person) answers everything.
-    """
-
-    threshold: float
-    asks_people: bool
-    student: Calibrator
-    teacher: Calibrator
-    is_certified: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +44,8 @@ class Cascade:
     ``agreement`` of all such rows get the answer that the teacher would have given (``against=teacher``), or that
     people give (``against=people``), counting rows left to a person as right.
 
-    Both parts share one model. Where both need it, both may only prompt, as training one would change the other.
+    A part that names no model has the trial's. Where both have that, both may only prompt, as training one would change
+    the other.
 
     Source: Chen, Zaharia and Zou 2023, section 3 (cascade); Angelopoulos et al. 2021, section 2.2 (threshold).
     """
@@ -74,6 +54,10 @@ class Cascade:
     """Who is asked first, such as ``linear``."""
     teacher: Strategy = _ZERO_SHOT
     """Who is asked where the student is in doubt, such as ``few-shot(k=4)``."""
+    student_model: str | None = None
+    """The student's model, by name; none: the trial's."""
+    teacher_model: str | None = None
+    """The teacher's model, by name; none: the trial's."""
     agreement: float = 0.95
     """Share of rows that shall get the right answer."""
     confidence: float = 0.9
@@ -88,14 +72,14 @@ class Cascade:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 < value < 1:
                 faults.add(f"{name} must be between 0 and 1 (got {value})")
-        if not faults.messages and self.student.architectures and self.teacher.architectures:
-            trained = [part.name for part in (self.student, self.teacher) if not _only_prompts(part)]
-            if trained:
-                faults.add(
-                    f"{' and '.join(trained)} would change the model that both parts use; take a student without a "
-                    "model (linear), or parts that only prompt"
-                )
+        if not faults.messages:
+            for fault in faults_of_sharing(*self._parts):
+                faults.add(fault)
         faults.raise_as(ConfigError)
+
+    @property
+    def _parts(self) -> tuple[tuple[Strategy, str | None], ...]:
+        return (self.student, self.student_model), (self.teacher, self.teacher_model)
 
     @property
     def name(self) -> str:
@@ -104,15 +88,20 @@ class Cascade:
 
     @property
     def architectures(self) -> frozenset[Architecture]:
-        """Those that both parts can use; those of the one that needs a model."""
-        sets = [part.architectures for part in (self.student, self.teacher) if part.architectures]
-        return frozenset.intersection(*sets) if sets else frozenset()
+        """Those that the parts can use that name no model of their own."""
+        return shared_architectures(*self._parts)
 
     @property
     def kinds(self) -> frozenset[Kind]:
         """Tasks with labels or options, that both parts can solve."""
         kinds: frozenset[Kind] = frozenset({"classification", "choice"})
         return kinds & self.student.kinds & self.teacher.kinds
+
+    def other_data(self, task: Task) -> str:
+        """Return the fingerprints of models that the parts name, which a trial's id would not hold otherwise."""
+        from taskfit.distillation.digests import model_digest
+
+        return " ".join(model_digest(named) for _, named in self._parts if named is not None)
 
     def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> CascadePredictor:
         """Fit both parts, then set the threshold on validation rows that neither has seen.
@@ -129,43 +118,85 @@ class Cascade:
             raise ConfigError("cascade sets its threshold on validation rows, and the task has none")
         splits = {**task.splits, "validation": tuple(seen)}
         rest = replace(task, splits=splits, fingerprint=fingerprint(task.definition, splits))
-        student = self.student.fit(model if self.student.architectures else None, rest, seed=seed, budget=budget)
-        teacher = self.teacher.fit(model if self.teacher.architectures else None, rest, seed=seed, budget=budget)
+        models = [given_model(part, named, model) for part, named in self._parts]
+        student = self.student.fit(models[0], rest, seed=seed, budget=budget)
+        teacher = self.teacher.fit(models[1], rest, seed=seed, budget=budget)
         rule, points = set_rule(
             student, teacher, held, seen, self.agreement, self.confidence, asks_people=self.against == "people"
         )
         budget.say(_sentence(rule, points, len(held), self))
-        work = student.fit_work + teacher.fit_work + student.predict_work + teacher.predict_work
-        state: dict[str, Value] = {"rule": _rule_json(rule), "range": [cast("Value", asdict(one)) for one in points]}
-        needs_base = model is not None
-        manifest = new_manifest(self, task, seed=seed, model=model, needs_base=needs_base, state=state, fit_work=work)
-        return CascadePredictor(manifest, student, teacher, rule)
+        state: dict[str, Value] = {"rule": rule_json(rule), "range": [cast("Value", asdict(one)) for one in points]}
+        apart = _apart((student, teacher), model, [part.fit_work + part.predict_work for part in (student, teacher)])
+        all_work = student.fit_work + teacher.fit_work + student.predict_work + teacher.predict_work
+        work = _less(all_work, sum((one.fit_work for one in apart), type(all_work)()))
+        base = next((one for one in models if one is not None and one.architecture == "service"), model)
+        base = base or models[1] or models[0]
+        manifest = new_manifest(
+            self, task, seed=seed, model=base, needs_base=base is not None, state=state, fit_work=work
+        )
+        return CascadePredictor(manifest, student, teacher, rule, model, apart)
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> CascadePredictor:
         """Build the saved predictor; see :class:`taskfit.strategy.contract.Strategy`."""
-        parts = []
-        for name in ("student", "teacher"):
-            needs_base = read_manifest(folder / name).needs_base
-            parts.append(load_predictor(folder / name, model=model if needs_base else None))
-        return CascadePredictor(manifest, parts[0], parts[1], _rule_from_json(folder, manifest.state.get("rule")))
+        student, teacher = (_restored(folder / name, model) for name in ("student", "teacher"))
+        rule = rule_from_json(folder, manifest.state.get("rule"))
+        return CascadePredictor(manifest, student, teacher, rule, model)
 
 
 class CascadePredictor:
-    """Student, teacher and the rule between them."""
+    """Student, teacher and the rule between them.
 
-    def __init__(self, manifest: Manifest, student: Predictor, teacher: Predictor, rule: Rule) -> None:
+    Args:
+        manifest: what the folder will say.
+        student: asked first.
+        teacher: asked where the student is in doubt.
+        rule: between them.
+        model: the trial's; what parts compute on other models stands in ``elsewhere``.
+        fitted_apart: what fitting computed on other models.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        student: Predictor,
+        teacher: Predictor,
+        rule: Rule,
+        model: LanguageModel | None = None,
+        fitted_apart: Sequence[Elsewhere] = (),
+    ) -> None:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
         self.fit_work = manifest.fit_work
         self.student, self.teacher, self.rule = student, teacher, rule
-        self._manifest = manifest
-        self._before = student.predict_work + teacher.predict_work
+        self.manifest = manifest
+        self._model = model
+        self._fitted_apart = tuple(fitted_apart)
+        self._before = student.predict_work, teacher.predict_work
         self._answered = {"student": 0, "teacher": 0, "person": 0}
 
     @property
     def predict_work(self) -> Work:
-        """Everything that both computed by ``predict`` so far."""
-        return _less(self.student.predict_work + self.teacher.predict_work, self._before)
+        """Everything that the parts computed by ``predict`` so far on the trial's model, or on none."""
+        total = self._computed[0] + self._computed[1]
+        return _less(total, sum((one.predict_work for one in self.elsewhere), type(total)()))
+
+    @property
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        """What the parts computed on models that they name themselves."""
+        predicted = _apart((self.student, self.teacher), self._model, self._computed)
+        fitted = {one.model.fingerprint: one.fit_work for one in self._fitted_apart}
+        nothing = type(self.fit_work)()
+        return tuple(
+            Elsewhere(one.model, fitted.get(one.model.fingerprint, nothing), one.fit_work) for one in predicted
+        )
+
+    @property
+    def _computed(self) -> tuple[Work, Work]:
+        """What student and teacher computed by ``predict`` so far."""
+        return (
+            _less(self.student.predict_work, self._before[0]),
+            _less(self.teacher.predict_work, self._before[1]),
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -177,10 +208,10 @@ class CascadePredictor:
         """Yield one prediction a row, in order. Rows for a person have no valid answer, and say so in ``raw``."""
         for window in windows(rows, WINDOW_ROWS):
             first = list(self.student.predict(window))
-            sure = _confidences(self.rule.student, first)
+            sure = confidences(self.rule.student, first)
             doubtful = [row for row, level in zip(window, sure, strict=True) if level < self.rule.threshold]
             second = {found.row_id: found for found in self.teacher.predict(doubtful)} if doubtful else {}
-            levels = dict(zip(second, _confidences(self.rule.teacher, list(second.values())), strict=True))
+            levels = dict(zip(second, confidences(self.rule.teacher, list(second.values())), strict=True))
             for found in first:
                 yield self._decided(found, second.get(found.row_id), levels.get(found.row_id, 0.0))
 
@@ -193,9 +224,13 @@ class CascadePredictor:
         with new_folder(folder) as partial:
             self.student.save(partial / "student")
             self.teacher.save(partial / "teacher")
-            needs_base = any(read_manifest(partial / name).needs_base for name in ("student", "teacher"))
-            write_file(partial / "cascade.md", _table(self._manifest.state.get("range")))
-            write_manifest(partial, replace(self._manifest, needs_base=needs_base))
+            parts = [read_manifest(partial / name) for name in ("student", "teacher")]
+            base = "" if self.manifest.base is None else self.manifest.base.fingerprint
+            needs_base = any(
+                part.needs_base and part.base is not None and part.base.fingerprint == base for part in parts
+            )
+            write_file(partial / "cascade.md", range_table(self.manifest.state.get("range")))
+            write_manifest(partial, replace(self.manifest, needs_base=needs_base))
 
     def _decided(self, first: Prediction, second: Prediction | None, level: float) -> Prediction:
         if second is None:
@@ -214,78 +249,6 @@ class CascadePredictor:
         return replace(counted, answer="", is_parsed=False, raw=FOR_A_PERSON)
 
 
-def set_rule(
-    student: Predictor,
-    teacher: Predictor,
-    held: Sequence[Row],
-    seen: Sequence[Row],
-    agreement: float,
-    confidence: float,
-    *,
-    asks_people: bool,
-) -> tuple[Rule, list[RangePoint]]:
-    """Return the rule between two fitted predictors, of any two models, and what other thresholds would give.
-
-    Args:
-        student: asked first.
-        teacher: asked where the student is in doubt.
-        held: rows that neither has seen; the threshold is certified on them. Without ``asks_people`` they need no
-            answers.
-        seen: other rows with answers, to calibrate confidences; used with ``asks_people`` only. That they are poor
-            costs rows answered, never the guarantee.
-        agreement: share of rows that shall get the right answer.
-        confidence: chance that they do.
-        asks_people: whether people's answers are the right ones, and the rest is left to people.
-    """
-    definition = student.definition
-    makers = [Calibrator(1.0, 0.0, 0, "the part's own word")] * 2
-    if asks_people and seen:
-        makers = [_calibrated(definition, part, seen) for part in (student, teacher)]
-    first, second = list(student.predict(held)), list(teacher.predict(held))
-    rows = _escalation(definition, held, first, second, makers, asks_people)
-    threshold = certify(rows, agreement, confidence)
-    level = math.inf if threshold is None else threshold
-    rule = Rule(level, asks_people, makers[0], makers[1], threshold is not None)
-    return rule, range_of(rows, confidence)
-
-
-def _escalation(
-    definition: TaskDefinition,
-    held: Sequence[Row],
-    first: Sequence[Prediction],
-    second: Sequence[Prediction],
-    makers: Sequence[Calibrator],
-    asks_people: bool,
-) -> Escalation:
-    import numpy as np
-
-    sure = np.array(_confidences(makers[0], first))
-    if not asks_people:
-        differs = [a.answer != b.answer or not b.is_parsed for a, b in zip(first, second, strict=True)]
-        return Escalation(sure, np.full(len(held), np.inf), np.array(differs), np.zeros(len(held), dtype=bool))
-    wrong = []
-    for part in (first, second):
-        right = [one.is_parsed and one.answer in definition.gold(row) for one, row in zip(part, held, strict=True)]
-        wrong.append(~np.array(right))
-    return Escalation(sure, np.array(_confidences(makers[1], second)), wrong[0], wrong[1])
-
-
-def _calibrated(definition: TaskDefinition, part: Predictor, rows: Sequence[Row]) -> Calibrator:
-    said = [(row, found) for row, found in zip(rows, part.predict(rows), strict=True) if found.is_parsed]
-    own = [own_confidence(found.answer, found.probabilities) for _, found in said]
-    return fit_calibrator(own, [found.answer in definition.gold(row) for row, found in said])
-
-
-def _confidences(maker: Calibrator, found: Sequence[Prediction]) -> list[float]:
-    """Return how sure each answer is, 0 to 1; below any threshold but 0 where nothing is known, or nothing valid."""
-    levels = maker.confidence([own_confidence(one.answer, one.probabilities) for one in found])
-    return [-1.0 if not one.is_parsed or level is None else level for one, level in zip(found, levels, strict=True)]
-
-
-def _only_prompts(part: Strategy) -> bool:
-    return hasattr(part, "program") and getattr(part, "weights", None) is None
-
-
 def _sentence(rule: Rule, points: Sequence[RangePoint], held: int, asked: Cascade) -> str:
     promise = f"agreement of {asked.agreement:g} with {asked.against} at confidence {asked.confidence:g}"
     if not rule.is_certified:
@@ -298,59 +261,23 @@ def _sentence(rule: Rule, points: Sequence[RangePoint], held: int, asked: Cascad
     return f"cascade: certified an {promise} on {held} held-out rows; the student answers about {share:.0%} of rows"
 
 
-def _rule_json(rule: Rule) -> dict[str, Value]:
-    values = cast("dict[str, Value]", asdict(rule))
-    return {**values, "threshold": None if math.isinf(rule.threshold) else rule.threshold}
-
-
-def _rule_from_json(folder: Path, values: object) -> Rule:
-    if not isinstance(values, dict) or not _is_rule(values):
-        raise PredictorError(f"{folder}: rule must hold a threshold, two calibrators and two truth values")
-    threshold = values["threshold"]
-    return Rule(
-        math.inf if threshold is None else float(threshold),
-        values["asks_people"],
-        Calibrator(**values["student"]),
-        Calibrator(**values["teacher"]),
-        values["is_certified"],
-    )
-
-
-def _is_rule(values: Mapping[str, object]) -> bool:
-    flags = values.get("asks_people"), values.get("is_certified")
-    has_threshold = "threshold" in values and (values["threshold"] is None or _is_number(values["threshold"]))
-    makers = values.get("student"), values.get("teacher")
-    return has_threshold and all(isinstance(flag, bool) for flag in flags) and all(map(_is_calibrator, makers))
-
-
-def _is_calibrator(values: object) -> bool:
-    if not isinstance(values, dict) or set(values) != {"slope", "intercept", "rows", "note"}:
-        return False
-    are_numbers = _is_number(values["slope"]) and _is_number(values["intercept"])
-    return are_numbers and type(values["rows"]) is int and isinstance(values["note"], str)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _less(work: Work, before: Work) -> Work:
     return type(work)(**{one.name: getattr(work, one.name) - getattr(before, one.name) for one in fields(work)})
 
 
-def _table(points: object) -> str:
-    """Return cost against agreement for the whole range, as Markdown."""
-    lines = [
-        "# Who answers, and how often that is right, at every threshold",
-        "",
-        "On the held-out rows. The last column is a bound for that line alone; the guarantee is that of the rule.",
-        "",
-        "| confidence from | student | teacher | person | agreement | at least |",
-        "|---|---|---|---|---|---|",
-    ]
-    for values in points if isinstance(points, list) else []:
-        point = RangePoint(**values)
-        level = "never" if point.threshold is None else f"{point.threshold:.6f}"
-        shares = " | ".join(f"{share:.1%}" for share in (point.student, point.teacher, point.person))
-        lines.append(f"| {level} | {shares} | {point.agreement:.1%} | {point.low:.1%} |")
-    return "\n".join(lines) + "\n"
+def _apart(parts: Sequence[Predictor], trials: LanguageModel | None, works: Sequence[Work]) -> list[Elsewhere]:
+    """Return what parts computed on other models than the trial's, as work of a fit; one entry a model."""
+    found: dict[str, Elsewhere] = {}
+    for part, work in zip(parts, works, strict=True):
+        one = elsewhere(getattr(part, "model", None), trials, work, type(work)())
+        if one is not None:
+            before = found.get(one.model.fingerprint)
+            found[one.model.fingerprint] = one if before is None else replace(one, fit_work=before.fit_work + work)
+    return list(found.values())
+
+
+def _restored(folder: Path, model: LanguageModel | None) -> Predictor:
+    """Load a part: on the given model where it was fitted on that, else on the one that its folder names."""
+    manifest = read_manifest(folder)
+    is_its = model is not None and manifest.base is not None and manifest.base.fingerprint == model.fingerprint
+    return load_predictor(folder, model=model if manifest.needs_base and is_its else None)

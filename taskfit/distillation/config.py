@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +37,13 @@ class AnnotateConfig:
     has_exchange: bool = False
     """Whether to draw the learning curves of people's and the teacher's labels, which takes minutes for long texts."""
 
+    values: Mapping[str, float] | None = None
+    """What each label counts, for a mean over all rows, such as -1, 0 and 1; None: there is no mean."""
+
     def __post_init__(self) -> None:
         faults = Faults("annotate")
+        if self.values is not None and not (self.values and all(map(math.isfinite, self.values.values()))):
+            faults.add(f"values must give a finite number for each label (got {dict(self.values)})")
         if self.count < 1:
             faults.add(f"count must be at least 1 (got {self.count})")
         elif not 0 <= self.audit_rows < self.count:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from taskfit.distillation.ledger_notes import note_work
 from taskfit.errors import NoScoresError, ResourceError, ServiceError, SpendingError, TaskfitError
 
 if TYPE_CHECKING:
@@ -13,15 +14,30 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Prediction, Predictor
     from taskfit.tasks.task import Row
 
-__all__ = ["label_rows"]
+__all__ = ["label_all", "label_rows"]
 
 _AT_ONCE = 64
 _FEWEST_AT_ONCE = 8
 _SAY_EVERY_S = 5.0
+_WAIT_S = 0.2
 _AWAY_AFTER = 3
 _HOPELESS_AFTER = 5
 _ENDING = (401, 402, 403, 404)
 """States of a service that no other row will change: the key, the account, the address."""
+
+
+def label_all(ledger: Ledger, teacher: Predictor, say: Callable[[str], None]) -> None:
+    """Label what is open, as :func:`label_rows` does; wait for rows that other processes are at, in case they die."""
+    is_told = False
+    while True:
+        label_rows(ledger, teacher, say)
+        counts = ledger.counts()
+        if not counts["leased"] and not counts["open"]:
+            return
+        if not is_told:
+            say(f"waiting for {counts['leased']} rows that another process labels")
+            is_told = True
+        time.sleep(_WAIT_S)
 
 
 def label_rows(ledger: Ledger, teacher: Predictor, say: Callable[[str], None]) -> None:
@@ -45,6 +61,7 @@ def label_rows(ledger: Ledger, teacher: Predictor, say: Callable[[str], None]) -
     before = ledger.counts()["done"]
     while rows := ledger.lease(_share(ledger)):
         loop.label(rows)
+        note_work(ledger.connection, ledger.name, teacher.predict_work)
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             say(_progress(ledger, before, said - started))

@@ -57,10 +57,14 @@ class Label:
 
 
 class Ledger:
-    """An open ledger, with this process as one of its workers. Made by :func:`open_ledger`."""
+    """An open ledger, with this process as one of its workers. Made by :func:`open_ledger`.
+
+    Attributes:
+        name: this worker's.
+    """
 
     def __init__(self, connection: sqlite3.Connection, workers: Path, name: str) -> None:
-        self.connection, self._workers, self._name = connection, workers, name
+        self.connection, self._workers, self.name = connection, workers, name
 
     @property
     def is_filled(self) -> bool:
@@ -82,7 +86,7 @@ class Ledger:
         """Take up to ``most`` open rows; those of dead workers are open again. Rows that failed before come last."""
         with transaction(self.connection):
             for (worker,) in self.connection.execute("SELECT DISTINCT worker FROM rows WHERE state = 'leased'"):
-                if worker != self._name and not self._lives(worker):
+                if worker != self.name and not self._lives(worker):
                     self._free(worker)
             found = self.connection.execute(
                 "SELECT position, id, fields FROM rows WHERE state = 'open' ORDER BY tries, position LIMIT ?", (most,)
@@ -91,10 +95,10 @@ class Ledger:
             for position, _, _ in found:
                 self.connection.execute(
                     "UPDATE rows SET state = 'leased', worker = ?, tries = tries + 1 WHERE position = ?",
-                    (self._name, position),
+                    (self.name, position),
                 )
                 self.connection.execute(
-                    "INSERT INTO attempts (row, worker, started) VALUES (?, ?, ?)", (position, self._name, now)
+                    "INSERT INTO attempts (row, worker, started) VALUES (?, ?, ?)", (position, self.name, now)
                 )
         return [Row(row_id, json.loads(fields)) for _, row_id, fields in found]
 
@@ -127,7 +131,7 @@ class Ledger:
     def give_back(self, outcome: str, message: str) -> None:
         """Open all rows that this worker still leases; the attempt does not count against them."""
         with transaction(self.connection):
-            self._free(self._name, outcome, message)
+            self._free(self.name, outcome, message)
 
     def counts(self) -> Counter[str]:
         """Return the number of rows in each state."""
@@ -170,7 +174,7 @@ class Ledger:
     def _end(self, row_id: str, state: str, outcome: str, message: str) -> tuple[int, int]:
         """End this worker's attempt at a row; return the row's position and the attempt's number."""
         query = "SELECT position FROM rows WHERE id = ? AND state = 'leased' AND worker = ?"
-        found = self.connection.execute(query, (row_id, self._name)).fetchone()
+        found = self.connection.execute(query, (row_id, self.name)).fetchone()
         if found is None:
             raise AssertionError(f"row {row_id!r} is not leased by this worker")
         (attempt,) = self.connection.execute("SELECT max(number) FROM attempts WHERE row = ?", found).fetchone()
@@ -203,12 +207,13 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(folder: Path, identity: Mapping[str, str]) -> Iterator[Ledger]:
+def open_ledger(folder: Path, identity: Mapping[str, str] | None) -> Iterator[Ledger]:
     """Open the ledger of an output folder and join its workers, for as long as the block runs.
 
     Args:
         folder: made where missing.
-        identity: what the labels depend on; see :func:`taskfit.distillation.ledger_file.opened`.
+        identity: what the labels depend on; see :func:`taskfit.distillation.ledger_file.opened`. None: whatever the
+            ledger says.
 
     Raises:
         StudyError: it belongs to another task or teacher, is damaged, or no ledger.

@@ -36,12 +36,13 @@ INSERT INTO purse VALUES (1, 0, 0);
 
 
 @contextmanager
-def opened(path: Path, identity: Mapping[str, str]) -> Iterator[sqlite3.Connection]:
+def opened(path: Path, identity: Mapping[str, str] | None) -> Iterator[sqlite3.Connection]:
     """Open the ledger at ``path``, made where missing, for as long as the block runs.
 
     Args:
         path: the file.
         identity: what the labels depend on (task, teacher, choice of rows), by name; kept at the first opening.
+            None: it is taken as it is.
 
     Raises:
         StudyError: it belongs to another task or teacher (each difference is named), is damaged, no ledger, or of
@@ -57,7 +58,8 @@ def opened(path: Path, identity: Mapping[str, str]) -> Iterator[sqlite3.Connecti
     with closing(connection):
         try:
             _prepare(connection, path)
-            _check_identity(connection, path, identity)
+            if identity is not None:
+                _check_identity(connection, path, identity)
             yield connection
         except sqlite3.OperationalError as error:
             reason = "the disk is full" if is_disk_full(error) or "full" in str(error) else str(error)

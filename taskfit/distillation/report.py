@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfit.distillation.agreement import Agreement, SystematicErrors, agreement, systematic_errors
-from taskfit.distillation.confidence import Calibrator, fit_calibrator, own_confidence
-from taskfit.distillation.exchange import exchange_rate, last_gain, learning_curves, linear_student
-from taskfit.distillation.prevalence import Estimate, shares_of_corpus
+from taskfit.distillation.confidence import own_confidence
+from taskfit.distillation.exchange import (
+    Student,
+    exchange_rate,
+    frozen_student,
+    last_gain,
+    learning_curves,
+    linear_student,
+)
+from taskfit.distillation.known import Known, confidences_of, known_rows
+from taskfit.distillation.prevalence import Estimate, mean_of_corpus, shares_of_corpus
 from taskfit.distillation.report_text import lines_of
 from taskfit.distillation.teacher import usd_of
+from taskfit.errors import ConfigError
 from taskfit.files import write_text
 
 if TYPE_CHECKING:
     from taskfit.distillation.config import AnnotateConfig
     from taskfit.distillation.ledger import Label, Ledger
+    from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Predictor
     from taskfit.tasks.definition import TaskDefinition
-    from taskfit.tasks.task import Row, Task
+    from taskfit.tasks.task import Task
 
 __all__ = ["Report", "make_report", "write_report"]
 
@@ -45,6 +55,7 @@ class Report:
         usd_spent: what all runs spent, lost answers included.
         agreement, systematic: against people's labels; None without any.
         corpus: label to its share among all rows to label; empty where nothing allows it.
+        mean: of what labels count, over all rows to label; None where nobody asked, or nothing allows it.
         exchange: curves, rates and the last gain, where they were asked for and possible.
         warnings: what makes labels doubtful, and what cannot be known.
     """
@@ -65,17 +76,7 @@ class Report:
     corpus: Mapping[str, Estimate]
     exchange: Mapping[str, Any] | None
     warnings: Sequence[str]
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Rows whose right answer a person gave, with the teacher's ("" for none)."""
-
-    rows: list[Row]
-    people: list[str]
-    teacher: list[str]
-    own: list[float | None]
-    is_audit: list[bool]
+    mean: Estimate | None = None
 
 
 def make_report(
@@ -85,6 +86,7 @@ def make_report(
     people: Mapping[str, str],
     config: AnnotateConfig,
     notes: Sequence[str] = (),
+    encoder: LanguageModel | None = None,
 ) -> tuple[Report, dict[str, float | None]]:
     """Return the report, and row id to calibrated confidence.
 
@@ -95,19 +97,22 @@ def make_report(
         config: what was asked for.
         people: row id to the label that a person gave in a review; it goes before the data's.
         notes: more warnings, of the rows with people's labels.
+        encoder: gives the vectors that the exchange rate's student learns from; None: it learns from TF-IDF.
+
+    Raises:
+        ConfigError: ``config.values`` lacks a label.
     """
     definition = task.definition
     labels = {part: list(ledger.labels(part)) for part in ("train", "audit", "human")}
-    known = _known(definition, ledger, labels, people)
-    is_right = [one == other for one, other in zip(known.people, known.teacher, strict=True)]
-    pairs = [(own, right) for own, right, said in zip(known.own, is_right, known.teacher, strict=True) if said]
-    calibrator = fit_calibrator([own for own, _ in pairs], [right for _, right in pairs])
-    confidences = _confidences(calibrator, [found for part in labels.values() for found in part])
+    known = known_rows(definition, ledger, labels, people)
+    calibrator = known.calibrator
     given = [found for part in labels.values() for found in part]
+    confidences = confidences_of(calibrator, given)
     tokens = sum(found.tokens_in for found in given), sum(found.tokens_out for found in given)
     machine = [found for part in ("train", "audit") for found in labels[part]]
     counts = Counter(found.answer for found in machine)
     is_classification = definition.kind == "classification"
+    sample = _sample(known, labels, people, config) if is_classification else None
     report = Report(
         task=definition.name,
         teacher=teacher.strategy,
@@ -120,11 +125,12 @@ def make_report(
         usd_of_labels=usd_of(teacher, *tokens),
         usd_spent=ledger.spent_usd,
         agreement=agreement(known.people, known.teacher) if known.rows else None,
-        systematic=_systematic(definition, known, is_right, config.seed),
+        systematic=_systematic(definition, known, config.seed),
         calibration=calibrator.note,
-        corpus=_corpus(definition, known, labels, people, config) if is_classification else {},
-        exchange=_exchange(task, known, labels["train"], config) if config.has_exchange else None,
+        corpus={} if sample is None else shares_of_corpus(definition.labels, *sample),
+        exchange=_exchange(task, known, labels["train"], config, encoder) if config.has_exchange else None,
         warnings=tuple(notes),
+        mean=_mean(definition, sample, config),
     )
     return _with_warnings(report, given, known, config), confidences
 
@@ -138,61 +144,50 @@ def write_report(folder: Path, report: Report) -> None:
     write_text(folder / "report.md", "\n".join(lines_of(report)) + "\n")
 
 
-def _known(
-    definition: TaskDefinition, ledger: Ledger, labels: Mapping[str, list[Label]], people: Mapping[str, str]
-) -> _Known:
-    said = {found.row.id: found for part in labels.values() for found in part}
-    known = _Known([], [], [], [], [])
-    for part in ("human", "audit"):
-        for row in ledger.rows(part):
-            if part == "audit" and row.id not in people:
-                continue
-            found = said.get(row.id)
-            golds = (people[row.id],) if row.id in people else definition.gold(row)
-            answer = "" if found is None else found.answer
-            known.rows.append(row)
-            known.people.append(answer if answer in golds else golds[0])
-            known.teacher.append(answer)
-            known.own.append(None if found is None else own_confidence(found.answer, found.probabilities))
-            known.is_audit.append(part == "audit")
-    return known
-
-
-def _confidences(calibrator: Calibrator, labels: Sequence[Label]) -> dict[str, float | None]:
-    own = [own_confidence(found.answer, found.probabilities) for found in labels]
-    return dict(zip((found.row.id for found in labels), calibrator.confidence(own), strict=True))
-
-
-def _systematic(
-    definition: TaskDefinition, known: _Known, is_right: Sequence[bool], seed: int
-) -> SystematicErrors | None:
+def _systematic(definition: TaskDefinition, known: Known, seed: int) -> SystematicErrors | None:
     if not known.rows:
         return None
     texts = [definition.input_text(row) for row in known.rows]
-    return systematic_errors(texts, [not right for right in is_right], seed=seed)
+    return systematic_errors(texts, [not right for right in known.is_right], seed=seed)
 
 
-def _corpus(
-    definition: TaskDefinition,
-    known: _Known,
-    labels: Mapping[str, list[Label]],
-    people: Mapping[str, str],
-    config: AnnotateConfig,
-) -> dict[str, Estimate]:
-    """Estimate shares among the rows to label: from reviewed audit rows, else from the task's rows as their like."""
+def _sample(
+    known: Known, labels: Mapping[str, list[Label]], people: Mapping[str, str], config: AnnotateConfig
+) -> tuple[list[str], list[str], list[str]] | None:
+    """Return people's labels, the teacher's of the same rows, and the teacher's of others; None where they are too few.
+
+    People's rows are the reviewed audit rows, else the task's rows as their like.
+    """
     has_audit = sum(known.is_audit) >= _FEWEST_HUMAN
     taken = [n for n, is_audit in enumerate(known.is_audit) if is_audit or not has_audit]
     machine = [found.answer for found in labels["audit"] if found.row.id not in people]
     if config.select == "random":
         machine += [found.answer for found in labels["train"]]
     if len(taken) < _FEWEST_HUMAN or not machine:
-        return {}
-    return shares_of_corpus(
-        definition.labels, [known.people[n] for n in taken], [known.teacher[n] for n in taken], machine
-    )
+        return None
+    return [known.people[n] for n in taken], [known.teacher[n] for n in taken], machine
 
 
-def _exchange(task: Task, known: _Known, train: Sequence[Label], config: AnnotateConfig) -> dict[str, Any] | None:
+def _mean(
+    definition: TaskDefinition, sample: tuple[list[str], list[str], list[str]] | None, config: AnnotateConfig
+) -> Estimate | None:
+    """Estimate the mean of what labels count; rows that the teacher has no label for count their middle there."""
+    if config.values is None:
+        return None
+    if set(config.values) != set(definition.labels):
+        raise ConfigError(
+            f"values must give a number for each of {', '.join(definition.labels)} (got {', '.join(config.values)})"
+        )
+    if sample is None:
+        return None
+    middle = (min(config.values.values()) + max(config.values.values())) / 2
+    people, teacher, machine = ([config.values.get(one, middle) for one in part] for part in sample)
+    return mean_of_corpus(people, teacher, machine)
+
+
+def _exchange(
+    task: Task, known: Known, train: Sequence[Label], config: AnnotateConfig, encoder: LanguageModel | None
+) -> dict[str, Any] | None:
     definition = task.definition
     enough = min(len(task.train), len(train), len(known.rows)) >= _FEWEST_CURVE
     if definition.kind != "classification" or not enough:
@@ -202,11 +197,18 @@ def _exchange(task: Task, known: _Known, train: Sequence[Label], config: Annotat
     some = train[:_MOST_CURVE]
     teacher = [definition.input_text(found.row) for found in some], [found.answer for found in some]
     test = [definition.input_text(row) for row in known.rows], known.people
-    curves = learning_curves({"people": people, "teacher": teacher}, test, linear_student, draws=3, seed=config.seed)
+    student: Student = linear_student
+    name = "TF-IDF and logistic regression"
+    if encoder is not None:
+        from taskfit.prompting.similarity import embed
+
+        student = frozen_student(lambda texts: embed(encoder, texts))
+        name = f"vectors of {encoder.name} and logistic regression"
+    curves = learning_curves({"people": people, "teacher": teacher}, test, student, draws=3, seed=config.seed)
     gain = last_gain(curves["teacher"], seed=config.seed)
     rates = exchange_rate(curves["people"], curves["teacher"], seed=config.seed)
     return {
-        "student": "TF-IDF and logistic regression",
+        "student": name,
         "curves": {name: list(zip(curve.sizes, curve.accuracy, strict=True)) for name, curve in curves.items()},
         "rates": [_finite(asdict(rate)) for rate in rates],
         "last_gain": None if gain is None else {**asdict(gain), "is_worth_it": gain.is_worth_it},
@@ -218,7 +220,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
-def _with_warnings(report: Report, given: Sequence[Label], known: _Known, config: AnnotateConfig) -> Report:
+def _with_warnings(report: Report, given: Sequence[Label], known: Known, config: AnnotateConfig) -> Report:
     warnings = list(report.warnings) if known.rows else []
     answers = {found.answer for found in given}
     if len(answers) == 1 and len(given) > 1:

@@ -21,6 +21,7 @@ def lines_of(report: Report) -> list[str]:
         *_work(report),
         *_quality(report),
         *_corpus(report),
+        *_mean(report),
         *_exchange(report),
     ]
 
@@ -84,6 +85,22 @@ def _corpus(report: Report) -> list[str]:
         alone = "used" if found.weight == 0 else _interval(found.human)
         lines.append(f"| {_cell(label)} | {_interval(found.interval)} | {alone} | {found.machine:.1%} |")
     return [*lines, ""]
+
+
+def _mean(report: Report) -> list[str]:
+    if report.mean is None:
+        return []
+    found, human = report.mean.interval, report.mean.human
+    alone = (
+        "people's rows alone are used" if report.mean.weight == 0 else f"{human.low:.4g} to {human.high:.4g} without"
+    )
+    return [
+        "## Mean over all rows",
+        "",
+        f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g}; {alone}); "
+        f"the teacher alone says {report.mean.machine:.4g}.",
+        "",
+    ]
 
 
 def _exchange(report: Report) -> list[str]:

@@ -14,7 +14,7 @@ from taskfit.errors import DataError, Faults, nearest
 from taskfit.files import write_text
 
 if TYPE_CHECKING:
-    from taskfit.distillation.ledger import Label, Ledger
+    from taskfit.distillation.ledger import Label, Ledger, Part
     from taskfit.tasks.definition import TaskDefinition
 
 __all__ = ["COLUMNS", "disputed", "read_review", "reviewed", "write_review"]
@@ -24,6 +24,7 @@ COLUMNS = ("id", "why", "text", "label_in_data", "label_of_teacher", "confidence
 
 _LARGEST_BYTES = 256 * 2**20
 _MOST_FAULTS = 20
+_PARTS: tuple[Part, ...] = ("train", "audit", "human")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -71,15 +72,19 @@ def read_review(path: Path, definition: TaskDefinition, ledger: Ledger) -> int:
 
     Raises:
         DataError: the file is no CSV with the columns ``id`` and ``person``, names an unknown row, one row twice with
-            two answers, or an answer outside the labels; all faults together, and nothing is entered.
+            two answers, or an answer outside the labels or the row's own options; all faults together, and nothing
+            is entered.
     """
     faults = Faults(str(path))
-    ids = [row_id for (row_id,) in ledger.connection.execute("SELECT id FROM rows")]
+    rows = {row.id: row for part in _PARTS for row in ledger.rows(part)}
+    ids = list(rows)
     known = {_harmless(row_id): row_id for row_id in ids} | {row_id: row_id for row_id in ids}
     found: dict[str, str] = {}
     for number, (row_id, cell) in _filled(path):
-        answer = cell[1:] if cell[:1] == "'" and cell[1:] in definition.labels else cell
-        fault = _fault(row_id, answer, known, found, definition)
+        row = rows.get(known.get(row_id, ""))
+        allowed = () if row is None else tuple(option.value for option in definition.options(row))
+        answer = cell[1:] if cell[:1] == "'" and cell[1:] in allowed else cell
+        fault = _fault(row_id, answer, known, found, allowed)
         if fault:
             faults.add(f"record {number}: {fault}")
         else:
@@ -107,14 +112,12 @@ def _agrees(definition: TaskDefinition, label: Label) -> bool:
     return label.answer in definition.gold(label.row)
 
 
-def _fault(
-    row_id: str, answer: str, known: Mapping[str, str], found: Mapping[str, str], definition: TaskDefinition
-) -> str:
+def _fault(row_id: str, answer: str, known: Mapping[str, str], found: Mapping[str, str], allowed: Sequence[str]) -> str:
     if row_id not in known:
         return f"no row has the id {row_id[:60]!r}"
-    if definition.labels and answer not in definition.labels:
-        listed = ", ".join(definition.labels[:20])
-        return f"person must be one of {listed} (got {answer[:60]!r}){nearest(answer[:60], definition.labels)}"
+    if allowed and answer not in allowed:
+        listed = ", ".join(allowed[:20])
+        return f"person must be one of {listed} (got {answer[:60]!r}){nearest(answer[:60], allowed)}"
     if found.get(known[row_id], answer) != answer:
         return f"row {row_id[:60]!r} has two answers"
     return ""

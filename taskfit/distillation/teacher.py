@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskfit.distillation.digests import folder_digest
 from taskfit.distillation.purse import LedgerSpending
 from taskfit.errors import ConfigError
 from taskfit.strategy.contract import Budget
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Predictor, Strategy
     from taskfit.tasks.task import Row, Task
 
-__all__ = ["Teacher", "human_rows", "load_teacher", "name_teacher", "usd_of"]
-
-_READ_BYTES = 2**20
+__all__ = ["Teacher", "human_rows", "load_teacher", "name_teacher", "only_prompts", "usd_of"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,10 @@ class Teacher:
         if self.strategy is not None:
             return {"teacher": full_name(self.strategy), **model}
         assert self.folder is not None
-        return {"teacher": f"{read_manifest(self.folder).strategy} in a folder {_digest(self.folder)[:16]}", **model}
+        return {
+            "teacher": f"{read_manifest(self.folder).strategy} in a folder {folder_digest(self.folder)[:16]}",
+            **model,
+        }
 
     @property
     def may_have_learnt(self) -> bool:
@@ -96,10 +97,23 @@ def load_teacher(
     seed: int,
     max_usd: float | None,
     say: Callable[[str], None],
+    answers: Path | None = None,
 ) -> Predictor:
     """Fit the teacher and save it in ``folder``, or load what an earlier run saved there.
 
-    Caps and answers of a service are kept in the output folder, across runs and processes.
+    Caps are kept in the ledger, across runs and processes. A teacher that changes its model's weights gets the base
+    model afresh when it is loaded.
+
+    Args:
+        teacher: who labels.
+        task: what it is fitted on, but for the rows that judge it.
+        ledger: counts what is spent.
+        folder: where it is saved.
+        seed: of its fit.
+        max_usd: most that all runs may spend; None: no cap of ours.
+        say: takes lines of progress.
+        answers: a file that keeps a service's answers across runs; None: the user's cache, where the service's name
+            asks for one.
 
     Raises:
         ConfigError: a cap on a teacher that costs nothing, or whose price is not known. TaskfitError: it cannot be
@@ -116,7 +130,8 @@ def load_teacher(
             )
         fitted_on = _for_fitting(teacher, task, seed)
         teacher.strategy.fit(teacher.model, fitted_on, seed=seed, budget=Budget(say=say)).save(saved)
-    predictor = load_predictor(saved, model=teacher.model)
+    is_as_it_was = teacher.strategy is None or only_prompts(teacher.strategy)
+    predictor = load_predictor(saved, model=teacher.model if is_as_it_was else None)
     if predictor.definition.kind != task.definition.kind or predictor.definition.labels != task.definition.labels:
         raise ConfigError(
             f"the teacher was made for task {predictor.definition.name!r}, whose kind or labels are others than those "
@@ -128,8 +143,13 @@ def load_teacher(
 
         if teacher.model is None:
             _give_purse(replace(teacher, model=predictor.model), ledger, max_usd)
-        predictor.engine = service_engine(predictor.model, cache=folder / "answers.sqlite")
+        predictor.engine = service_engine(predictor.model, cache=answers)
     return predictor
+
+
+def only_prompts(part: Strategy) -> bool:
+    """Return whether a strategy leaves its model as it is: a program without a change of weights."""
+    return hasattr(part, "program") and getattr(part, "weights", None) is None
 
 
 def human_rows(teacher: Teacher, task: Task, most: int, seed: int) -> tuple[Row, ...]:
@@ -187,13 +207,3 @@ def _give_purse(teacher: Teacher, ledger: Ledger, max_usd: float | None) -> None
     usd_in, usd_out = of_service.usd_per_mtok or (0.0, 0.0)
     spending = LedgerSpending(ledger.connection, usd_in, usd_out, min(caps, default=None), service.max_tokens)
     of_service.limits = (spending, RateLimit(service.requests_per_minute, service.tokens_per_minute))
-
-
-def _digest(folder: Path) -> str:
-    digest = sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while part := file.read(_READ_BYTES):
-                digest.update(part)
-    return digest.hexdigest()

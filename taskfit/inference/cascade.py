@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskfit.inference.forward import long_tensor
+from taskfit.inference.own_attention import How, attend, attending_by, bias_of
 from taskfit.inference.trie import Ids, Trie
-from taskfit.models.quiet import quiet_transformers
 
 __all__ = ["KeysValues", "Pack", "Piece", "cascading", "pack"]
 
 _NAME = "taskfit_cascade"
-_MOST_SCORES = 1 << 24  # scores that are kept at once where no fused kernel gives the logarithm of their sum
 _MOST_PADDING = 1.25  # of the positions in a group of pieces, before a new group begins
 
 _current: ContextVar[Pack] = ContextVar("taskfit_pack")
@@ -166,40 +165,17 @@ def pack(pieces: Sequence[Piece], device: torch.device, *, keeps: bool = False) 
 @contextmanager
 def cascading(module: Any, packed: Pack) -> Iterator[None]:
     """Let a model attend as this pack says, and give it its own attention back."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_NAME, _attention)
-    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
-    before = inner.config._attn_implementation
     token = _current.set(packed)
-    with quiet_transformers():
-        inner.set_attn_implementation(_NAME)
     try:
-        yield
+        with attending_by(module, _NAME, _attention):
+            yield
     finally:
         _current.reset(token)
-        with quiet_transformers():
-            inner.set_attn_implementation(before)
 
 
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attend; the signature is transformers'. Query of shape (1, heads, tokens, head_dim)."""
-    if attention_mask is not None or others.get("s_aux") is not None or others.get("position_bias") is not None:
-        raise ValueError("attention with a mask, sinks or a bias of its own cannot be packed")
+def _attention(module: torch.nn.Module, queries: Tensor, keys: Tensor, values: Tensor, how: How) -> Tensor:
+    """Attend in one layer; the shapes are those of :data:`taskfit.inference.own_attention.Inner`."""
     packed = _current.get()
-    queries, keys, values = query[0], key[0], value[0]
-    how = _How(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window or 0, softcap)
     if how.window:
         packed.windows.add(how.window)
     if packed.keeps:
@@ -208,17 +184,10 @@ def _attention(
     for span in packed.spans:
         _add_span(packed, span, queries, output, total, how)
     packed.layer += 1
-    return output.transpose(0, 1)[None], None
+    return output.transpose(0, 1)
 
 
-@dataclass(frozen=True)
-class _How:
-    scale: float
-    window: int
-    cap: float | None
-
-
-def _own(packed: Pack, queries: Tensor, keys: Tensor, values: Tensor, how: _How) -> tuple[Tensor, Tensor]:
+def _own(packed: Pack, queries: Tensor, keys: Tensor, values: Tensor, how: How) -> tuple[Tensor, Tensor]:
     """Let every piece attend to itself; return output like ``queries`` and log-sums of shape (heads, tokens)."""
     heads, tokens, width = queries.shape
     output = queries.new_empty(tokens, heads, width)
@@ -234,7 +203,8 @@ def _own(packed: Pack, queries: Tensor, keys: Tensor, values: Tensor, how: _How)
         own_keys = _side_by_side(keys, flat, size).repeat_interleave(repeats, dim=1)
         own_values = _side_by_side(values, flat, size).repeat_interleave(repeats, dim=1)
         folded = _side_by_side(queries, flat, size).reshape(size[0], heads // folds, folds * size[1], width)
-        found, sums = _attend(folded, own_keys, own_values, None if bias is None else bias.repeat(1, 1, folds, 1), how)
+        own_bias = None if bias is None else bias.repeat(1, 1, folds, 1)
+        found, sums = attend(folded, own_keys, own_values, own_bias, how, is_causal=True)
         found = found.reshape(size[0], heads, size[1], width).transpose(1, 2).reshape(-1, heads, width)
         sums = sums.reshape(size[0], heads, size[1]).transpose(1, 2).reshape(-1, heads)
         places = flat[group.real]
@@ -249,7 +219,7 @@ def _side_by_side(states: Tensor, flat: Tensor, size: Sequence[int]) -> Tensor:
     return chosen.view(*size, *chosen.shape[1:]).transpose(1, 2)
 
 
-def _own_bias(packed: Pack, number: int, queries: Tensor, how: _How) -> Tensor | None:
+def _own_bias(packed: Pack, number: int, queries: Tensor, how: How) -> Tensor | None:
     """Return 0 where a position sees another of its piece, else minus infinity; None: it sees all before it.
 
     The shape is (pieces, 1, longest, longest). Layers alike in their window share one.
@@ -267,15 +237,11 @@ def _own_bias(packed: Pack, number: int, queries: Tensor, how: _How) -> Tensor |
             where = packed.positions[0][group.places]
             sees = sees & (where[:, :, None] - where[:, None, :] < window)
             sees = sees | torch.eye(longest, dtype=torch.bool, device=sees.device)  # padding sees itself
-        packed.biases[number, window] = _bias(sees[:, None], queries.dtype)
+        packed.biases[number, window] = bias_of(sees[:, None], queries.dtype)
     return packed.biases[number, window]
 
 
-def _bias(sees: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, float("-inf"))
-
-
-def _add_span(packed: Pack, span: _Span, queries: Tensor, output: Tensor, total: Tensor, how: _How) -> None:
+def _add_span(packed: Pack, span: _Span, queries: Tensor, output: Tensor, total: Tensor, how: How) -> None:
     """Merge into the output what neighbouring positions see of one segment; changes output and total in place."""
     heads, _, width = queries.shape
     keys, values = span.seen.layers[packed.layer]
@@ -289,64 +255,13 @@ def _add_span(packed: Pack, span: _Span, queries: Tensor, output: Tensor, total:
         if not keys.shape[1]:
             return
         if not bool(near.all()):
-            bias = _bias(near, queries.dtype).repeat(heads // keys.shape[0], 1)[None, None]
+            bias = bias_of(near, queries.dtype).repeat(heads // keys.shape[0], 1)[None, None]
     folded = queries[:, span.first : span.last].reshape(1, keys.shape[0], -1, width)
-    found, sums = _attend(folded, keys[None], values[None], bias, how, is_causal=False, is_fused=bias is None)
+    found, sums = attend(folded, keys[None], values[None], bias, how, is_fused=bias is None)
     found, sums = found.reshape(heads, -1, width), sums.reshape(heads, -1)
     own, own_sums = output[:, span.first : span.last], total[:, span.first : span.last]
     own.lerp_(found, torch.sigmoid(sums - own_sums)[..., None].to(own.dtype))
     own_sums.copy_(torch.logaddexp(own_sums, sums))
-
-
-def _attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    bias: Tensor | None,
-    how: _How,
-    *,
-    is_causal: bool = True,
-    is_fused: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Return attention, and the logarithms of its sums of exponentials in float32.
-
-    Args:
-        queries: shape (batch, heads, rows, head_dim).
-        keys: shape (batch, heads, columns, head_dim).
-        values: like ``keys``.
-        bias: added to scores; broadcasts to (batch, heads, rows, columns).
-        how: scale and cap (the window is already in ``bias``).
-        is_causal: without a bias, see what is before; else everything.
-        is_fused: use a fused kernel where there is one (it gives NaN to a row that sees nothing).
-    """
-    is_causal = is_causal and bias is None
-    if is_fused and how.cap is None and queries.device.type == "cpu":
-        found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, is_causal, attn_mask=bias, scale=how.scale
-        )
-        return found, sums
-    if is_causal:
-        length = queries.shape[2]
-        bias = _bias(torch.ones(length, length, dtype=torch.bool, device=queries.device).tril(), queries.dtype)
-    rows = max(1, _MOST_SCORES // (queries.shape[0] * queries.shape[1] * keys.shape[2]))
-    parts = [
-        _attend_plainly(part, keys, values, None if bias is None else bias[..., number * rows :, :], how)
-        for number, part in enumerate(torch.split(queries, rows, dim=2))
-    ]
-    return torch.cat([found for found, _ in parts], dim=2), torch.cat([sums for _, sums in parts], dim=2)
-
-
-def _attend_plainly(
-    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, how: _How
-) -> tuple[Tensor, Tensor]:
-    scores = torch.matmul(queries, keys.transpose(-1, -2)).float() * how.scale
-    if how.cap is not None:
-        scores = torch.tanh(scores / how.cap) * how.cap
-    if bias is not None:
-        scores = scores + bias[..., : scores.shape[-2], :]
-    sums = scores.logsumexp(-1)
-    weights = (scores - sums.clamp_min(torch.finfo(torch.float32).min)[..., None]).exp()  # 0 where nothing is seen
-    return torch.matmul(weights.to(values.dtype), values), sums
 
 
 def _of_like_length(pieces: Sequence[Piece]) -> list[list[int]]:

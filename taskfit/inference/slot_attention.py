@@ -17,7 +17,7 @@ al. 2024 (Hydragen), section 3 (shared beginnings); Dao et al. 2022 (FlashAttent
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from taskfit.inference.forward import forward, long_tensor
+from taskfit.inference.own_attention import How, attend, attending_by, bias_of
 from taskfit.inference.slots import Bank
-from taskfit.models.quiet import quiet_transformers
 
 __all__ = ["Group", "Part", "SlotPass", "attending_to_slots", "plan_pass", "run_pass"]
 
@@ -96,7 +96,7 @@ class SlotPass:
     shared: Bank | None
     biases: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
-    def run_layer(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, how: _How) -> Tensor:
+    def run_layer(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, how: How) -> Tensor:
         """Write keys and values of a layer, and attend.
 
         Args:
@@ -121,7 +121,7 @@ class SlotPass:
             if self.shared is None and how.cap is None:  # no sums are needed: the fused kernel of any device
                 found = scaled_dot_product_attention(folded, own_keys, own_values, attn_mask=bias, scale=how.scale)
             else:
-                found, found_sums = _attend(folded, own_keys, own_values, bias, how)
+                found, found_sums = attend(folded, own_keys, own_values, bias, how)
                 sums[places] = _real(_unfold(found_sums, group.where), group.real)
             output[places] = _real(_unfold(found, group.where), group.real)
         if self.shared is not None:
@@ -137,25 +137,17 @@ class SlotPass:
             sees = keys <= group.where[..., None]
             if window:
                 sees &= group.where[..., None] - keys < window
-            bias = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, float("-inf"))
-            self.biases[number, window] = bias.repeat(1, folds, 1)[:, None]
+            self.biases[number, window] = bias_of(sees, dtype).repeat(1, folds, 1)[:, None]
         return self.biases[number, window]
 
-    def _add_shared(self, layer: int, queries: Tensor, output: Tensor, sums: Tensor, how: _How) -> None:
+    def _add_shared(self, layer: int, queries: Tensor, output: Tensor, sums: Tensor, how: How) -> None:
         """Merge into the output what all tokens see of the shared beginning; changes output in place."""
         assert self.shared is not None
         keys, values = self.shared.read(layer, slice(0, 1), self.shared.capacity)
         one = torch.Size((1, len(queries)))
-        found, found_sums = _attend(_fold(queries, one, keys.shape[1]), keys, values, None, how)
+        found, found_sums = attend(_fold(queries, one, keys.shape[1]), keys, values, None, how)
         weight = torch.sigmoid(_unfold(found_sums, one) - sums)[..., None].to(output.dtype)
         output.lerp_(_unfold(found, one), weight)
-
-
-@dataclass(frozen=True)
-class _How:
-    scale: float
-    window: int
-    cap: float | None
 
 
 def plan_pass(parts: Sequence[Part], shared: Bank | None, device: torch.device) -> SlotPass:
@@ -260,42 +252,15 @@ def run_pass(module: Any, planned: SlotPass, parts: Sequence[int]) -> Tensor:
     return logits
 
 
-@contextmanager
-def attending_to_slots(module: Any) -> Iterator[None]:
+def attending_to_slots(module: Any) -> AbstractContextManager[None]:
     """Give a model this attention, and its own back; every pass goes through :func:`run_pass` meanwhile."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_NAME, _attention)
-    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
-    before = inner.config._attn_implementation
-    with quiet_transformers():
-        inner.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        with quiet_transformers():
-            inner.set_attn_implementation(before)
+    return attending_by(module, _NAME, _attention)
 
 
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attend; the signature is transformers'. Query of shape (1, heads, tokens, head_dim)."""
-    if attention_mask is not None or others.get("s_aux") is not None or others.get("position_bias") is not None:
-        raise ValueError("attention with a mask, sinks or a bias of its own cannot use slots")
-    how = _How(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window or 0, softcap)
-    queries, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
-    found = _current.get().run_layer(int(module.layer_idx), queries, keys, values, how)  # type: ignore[arg-type]
-    return found[None], None
+def _attention(module: torch.nn.Module, queries: Tensor, keys: Tensor, values: Tensor, how: How) -> Tensor:
+    """Attend in one layer; the shapes are those of :data:`taskfit.inference.own_attention.Inner`."""
+    queries, keys, values = (states.transpose(0, 1) for states in (queries, keys, values))
+    return _current.get().run_layer(int(module.layer_idx), queries, keys, values, how)  # type: ignore[arg-type]
 
 
 def _fold(queries: Tensor, size: Sequence[int], key_heads: int) -> Tensor:
@@ -314,27 +279,3 @@ def _unfold(found: Tensor, where: Tensor | torch.Size) -> Tensor:
 
 def _real(found: Tensor, real: Tensor | None) -> Tensor:
     return found if real is None else found[real]
-
-
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, how: _How) -> tuple[Tensor, Tensor]:
-    """Return attention like ``queries``, and the logarithms of the sums of exponentials in float32.
-
-    Args:
-        queries: shape (rows, heads, queries, head_dim).
-        keys: shape (rows, heads, length, head_dim).
-        values: like the keys.
-        bias: added to the scores, or None; every query sees at least one key.
-        how: scale and cap (the window is in the bias).
-    """
-    if queries.device.type == "cpu" and how.cap is None:
-        found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, False, attn_mask=bias, scale=how.scale
-        )
-        return found, sums
-    scores = torch.matmul(queries, keys.transpose(-1, -2)).float() * how.scale
-    if how.cap is not None:
-        scores = torch.tanh(scores / how.cap) * how.cap
-    if bias is not None:
-        scores = scores + bias
-    sums = scores.logsumexp(-1)
-    return torch.matmul((scores - sums[..., None]).exp().to(values.dtype), values), sums

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from taskfit.errors import ConfigError
@@ -127,6 +127,27 @@ class Composed:
     def uses_seed(self) -> bool:
         """Whether two seeds may give different predictors from the same rows."""
         return self.weights is not None or bool(getattr(self.program, "uses_seed", True))
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether it learns what a teacher says of training rows: what only prompts reads no shares and no weights."""
+        return self.weights is not None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether :meth:`go_on` can train a fitted predictor further: where all weights are its own."""
+        return self.pretraining is None and getattr(self.weights, "trains", "") == "all"
+
+    def go_on(self, predictor: ProgramPredictor, task: Task, *, seed: int, budget: Budget) -> ProgramPredictor:
+        """Train a fitted predictor further on other training rows, with a schedule of its own; in place.
+
+        Raises:
+            TrainingError: training has diverged.
+        """
+        fitted = self.fit(predictor.model, task, seed=seed, budget=budget)
+        fitted.fit_work += predictor.fit_work
+        fitted.manifest = replace(fitted.manifest, fit_work=fitted.fit_work)
+        return fitted
 
     @property
     def uses_train(self) -> bool:

@@ -20,6 +20,8 @@ __all__ = [
     "Answer",
     "Budget",
     "ChoosingProgram",
+    "Elsewhere",
+    "Labelling",
     "Prediction",
     "Predictor",
     "PreparedProgram",
@@ -77,8 +79,41 @@ class Prediction:
     raw: str = ""
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a predictor computed on another model than the one that its strategy was fitted on.
+
+    Attributes:
+        model: the other one, such as a teacher's.
+        fit_work: what fitting computed on it; no part of the predictor's own ``fit_work``.
+        predict_work: what predicting computed on it so far; no part of the predictor's own ``predict_work``.
+    """
+
+    model: LanguageModel
+    fit_work: Work
+    predict_work: Work
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a strategy lets a teacher label before anything is learnt: for a forecast.
+
+    Attributes:
+        teacher: who labels.
+        model: its name; None: the trial's.
+        rows: how many, those that calibrate it included; None: as many as there are.
+    """
+
+    teacher: Strategy
+    model: str | None
+    rows: int | None
+
+
 class Predictor(Protocol):
-    """A fitted strategy."""
+    """A fitted strategy.
+
+    A predictor that used further models says so in an attribute ``elsewhere``, a tuple of :class:`Elsewhere`.
+    """
 
     strategy: str
     definition: TaskDefinition
@@ -105,6 +140,10 @@ class Predictor(Protocol):
 @runtime_checkable
 class Strategy(Protocol):
     """A way to adapt a model to a task.
+
+    A strategy that learns from training rows what a teacher says of them (shares of answers, weights, reasons: see
+    :class:`taskfit.tasks.task.TeacherAnswer`) says so with an attribute ``learns_from_teacher``; ``distil`` takes only
+    such students. One that lets a teacher label rows says which in an attribute ``labelling`` (:class:`Labelling`).
 
     Attributes:
         name: the canonical name with parameters; parsing it gives an equal strategy.

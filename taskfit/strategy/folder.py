@@ -25,6 +25,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     with _named_errors(folder), appearing(folder) as partial:
         partial.mkdir()
         yield partial
+        _let_read(partial)
 
 
 def write_file(path: Path, text: str) -> None:
@@ -35,6 +36,14 @@ def write_file(path: Path, text: str) -> None:
     """
     with _named_errors(path):
         write_text(path, text)
+
+
+def _let_read(folder: Path) -> None:
+    """Let files be read by whom the folder lets in: safetensors writes them for the owner alone."""
+    allowed = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode | allowed)
 
 
 @contextmanager

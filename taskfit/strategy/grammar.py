@@ -9,6 +9,7 @@ True
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from taskfit.errors import ConfigError, Faults, nearest
@@ -82,8 +83,16 @@ def _build(tree: Part | Sum) -> Strategy:
     kinds = [strategy_entry(part.name).part for part in parts]
     if kinds == ["whole"]:
         return cast("Strategy", _build_part(parts[0]))
+    if sorted(kinds) == ["pretraining", "whole"]:
+        first, whole = sorted(parts, key=lambda part: strategy_entry(part.name).part)
+        if "pretraining" in parameters_of(load_class(whole.name)):  # it goes before what the whole does
+            return cast("Strategy", _build_part(_with_parameter(whole, "pretraining", first)))
     _check_composition(parts, kinds)
     return _compose(dict(zip(kinds, parts, strict=True)))
+
+
+def _with_parameter(part: Part, name: str, value: Part) -> Part:
+    return replace(part, parameters=(*part.parameters, (name, value)), has_parentheses=True)
 
 
 def _check_composition(parts: tuple[Part, ...], kinds: list[str]) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import shutil
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget, PreparedProgram, WeightsChange
     from taskfit.tasks.task import Task
 
-__all__ = ["BASE_FOLDER", "Stages"]
+__all__ = ["BASE_FOLDER", "Stages", "first_changed", "kept_between"]
 
 BASE_FOLDER = "base"
 """Where a predictor's folder holds the model that the second change was put on."""
@@ -53,21 +55,9 @@ class Stages:
         Raises:
             TrainingError, ConfigError: as the two say.
         """
-        started, fingerprint = time.monotonic(), model.fingerprint
-        folder = None if budget.folder is None else budget.folder / "pretraining"
-        half = None if budget.wall_s is None else budget.wall_s / 2
-        work = self.first.change(model, task, program, seed=seed, budget=replace(budget, folder=folder, wall_s=half))
-        self._between = Path(mkdtemp(prefix="taskfit-"))
-        weakref.finalize(self, shutil.rmtree, self._between, ignore_errors=True)
-        self.first.save(model, self._between)
-        left = None if budget.wall_s is None else max(0.0, budget.wall_s - (time.monotonic() - started))
-        made_of = [fingerprint, part_name(self.first), _other_data(self.first, task), str(seed)]
-        # A checkpoint of the second stage belongs to this base, not to the one that it was made of.
-        model.fingerprint = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
-        try:
-            return work + self.second.change(model, task, program, seed=seed, budget=replace(budget, wall_s=left))
-        finally:
-            model.fingerprint = fingerprint
+        with first_changed(self.first, model, task, program, seed=seed, budget=budget) as (work, left):
+            self._between = kept_between(self, self.first, model)
+            return work + self.second.change(model, task, program, seed=seed, budget=left)
 
     def save(self, model: LanguageModel, folder: Path) -> None:
         """Write the second change into the folder, and the model it was put on into ``base`` in it."""
@@ -84,6 +74,36 @@ class Stages:
         base = self.first.load(model, folder / BASE_FOLDER)
         self._between = folder / BASE_FOLDER
         return self.second.load(base, folder)
+
+
+@contextmanager
+def first_changed(
+    first: WeightsChange, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int, budget: Budget
+) -> Iterator[tuple[Work, Budget]]:
+    """Make the first of two changes; yield its work and the budget that it leaves to the second.
+
+    Of a limited time it may take half. Meanwhile the model has the fingerprint of what was made: a checkpoint of the
+    second change belongs to this base, not to the one that it was made of.
+    """
+    started, fingerprint = time.monotonic(), model.fingerprint
+    folder = None if budget.folder is None else budget.folder / "pretraining"
+    half = None if budget.wall_s is None else budget.wall_s / 2
+    work = first.change(model, task, program, seed=seed, budget=replace(budget, folder=folder, wall_s=half))
+    left = None if budget.wall_s is None else max(0.0, budget.wall_s - (time.monotonic() - started))
+    made_of = [fingerprint, part_name(first), _other_data(first, task), str(seed)]
+    model.fingerprint = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+    try:
+        yield work, replace(budget, wall_s=left)
+    finally:
+        model.fingerprint = fingerprint
+
+
+def kept_between(owner: object, first: WeightsChange, model: LanguageModel) -> Path:
+    """Write what the first change made into a folder that goes when ``owner`` does."""
+    folder = Path(mkdtemp(prefix="taskfit-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    first.save(model, folder)
+    return folder
 
 
 def _other_data(part: WeightsChange, task: Task) -> str:

@@ -195,11 +195,35 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "fine-tune an encoder as a classifier",
         "Devlin et al. 2019, section 4",
     ),
+    "static": StrategyEntry(
+        "taskfit.tuning.static:Static",
+        "whole",
+        "static token vectors from an encoder and logistic regression",
+        "Tulkens and van Dongen 2024; Arora et al. 2017, section 3",
+    ),
+    "linear-probe": StrategyEntry(
+        "taskfit.tuning.linear_probe:LinearProbe",
+        "whole",
+        "logistic regression over a frozen encoder's vectors",
+        "Kumar et al. 2022, section 2",
+    ),
     "tune": StrategyEntry(
         "taskfit.studies.search:Tune",
         "whole",
         "search another strategy's parameters on validation",
         "Jamieson and Talwalkar 2016, section 2",
+    ),
+    "distil": StrategyEntry(
+        "taskfit.distillation.distil:Distil",
+        "whole",
+        "a teacher labels rows, a small student learns them",
+        "Csanády et al. 2024, section 3; Hinton et al. 2015, section 2; Kim and Rush 2016, section 3.2",
+    ),
+    "step-by-step": StrategyEntry(
+        "taskfit.distillation.distil:StepByStep",
+        "whole",
+        "the same, with the teacher's reasons as a second target",
+        "Hsieh et al. 2023, section 3.2",
     ),
     "cascade": StrategyEntry(
         "taskfit.distillation.cascade:Cascade",

@@ -141,14 +141,14 @@ def mean_cost(results: Sequence[TrialResult], usd_per_hour: float, usd_per_label
     row_flops = [cost.predict_flops / cost.rows_predicted for cost in costs if cost.predict_flops is not None]
     rows = [max(1, result.counts["rows"]) for result in results]
     usd_per_row = fmean(
-        usd_per_hour * cost.s_per_row / 3600 + cost.usd_service_predict / cost.rows_predicted for cost in costs
+        usd_per_hour * cost.charged_s_per_row / 3600 + cost.usd_service_predict / cost.rows_predicted for cost in costs
     )
     labels = max(result.spec.labels for result in results)
     return Cost(
         labels=labels,
         usd_labels=labels * usd_per_label,
         usd_evaluate=usd_per_row * fmean(rows),
-        usd_fit=fmean(usd_per_hour * cost.fit.wall_s / 3600 + cost.usd_service_fit for cost in costs),
+        usd_fit=fmean(usd_per_hour * cost.charged_fit_s / 3600 + cost.usd_service_fit for cost in costs),
         usd_per_row=usd_per_row,
         fit_s=fmean(cost.fit.wall_s for cost in costs),
         latency_ms=fmean(1000 * cost.s_per_row for cost in costs),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskfit.errors import StudyError
 from taskfit.studies.candidate import Candidate
 from taskfit.studies.candidates import candidates_of
+from taskfit.studies.left_out import in_words, read_left_out
 from taskfit.studies.ranking import FEWEST_ROWS, by_figure, looks_of, rank
 from taskfit.studies.result import TrialResult, read_result
 from taskfit.studies.schedule import next_trials
+from taskfit.studies.spent import Spent, read_spent
 from taskfit.studies.study_file import Study, read_study
 from taskfit.studies.test_rows import read_test_rows
 from taskfit.tasks.definition import TaskDefinition
@@ -36,6 +38,8 @@ class Comparison:
         winner: the best one's figure corrected for having been picked; None with fewer than two candidates.
         failures: trials that did not finish.
         missing: trials that are still to run.
+        left_out: what the budget had no room for, a line for each strategy, model and training size.
+        spent: by all runs of the study.
     """
 
     study: Study
@@ -46,6 +50,8 @@ class Comparison:
     winner: Winner | None
     failures: tuple[TrialResult, ...]
     missing: int
+    left_out: tuple[str, ...] = ()
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def volume(self) -> int:
@@ -69,7 +75,9 @@ def compare_study(folder: Path) -> Comparison:
     plan, metric, test = study.plan, definition.metrics[0], read_test_rows(folder)
     specs = (*plan.trials, *plan.extra_trials)
     results = [result for spec in specs if (result := read_result(folder, spec)) is not None]
-    schedule = next_trials(plan, folder, {result.spec.id: result for result in results})
+    found = {result.spec.id: result for result in results}
+    left_out = {trial: why for trial, why in read_left_out(folder).items() if trial not in found}
+    schedule = next_trials(plan, folder, found, left_out)
     candidates = [replace(c, stopped=schedule.stopped.get(c.key, "")) for c in candidates_of(folder, plan, results)]
     has_enough = len(test) >= FEWEST_ROWS
     ranked = rank(candidates, metric, looks_of(plan)) if has_enough else by_figure(candidates, metric)
@@ -82,6 +90,8 @@ def compare_study(folder: Path) -> Comparison:
         winner=_winner(ranked, metric) if has_enough else None,
         failures=tuple(result for result in results if not result.is_done),
         missing=schedule.open_trials,
+        left_out=in_words(plan, left_out),
+        spent=read_spent(folder),
     )
 
 

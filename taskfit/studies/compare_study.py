@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskfit.studies.budget import StudyBudget, read_budget
+from taskfit.studies.budget_plan import budget_lines
 from taskfit.studies.compare import Comparison, compare_study
-from taskfit.studies.events import OnEvent, StudyPlanned, ignore
+from taskfit.studies.events import OnEvent, StudyPlanned, StudySaid, ignore
 from taskfit.studies.evidence import evidence_of, write_result
 from taskfit.studies.memory import check_retained
 from taskfit.studies.plan import check_disk, plan
@@ -57,8 +59,10 @@ def compare(
     limits: Limits = StudyConfig.limits,
     usd_per_label: float = 0.0,
     timeout_s: float | None = None,
-    workers: int = 1,
+    jobs: int | None = None,
+    budget: str | StudyBudget | None = None,
     hardware: str | None = None,
+    machines: Sequence[str] = (),
     prices: str | Path | None = None,
     is_retrying_failed: bool = False,
     retain: Sequence[str] = (),
@@ -81,8 +85,11 @@ def compare(
         limits: what a recommended strategy may cost.
         usd_per_label: price of a labelled row.
         timeout_s: seconds after which a trial is stopped; None: never.
-        workers: trials that run at the same time.
+        jobs: most trials that run at the same time; None: as many as the machine is made for.
+        budget: most that all trials together may take, over all runs, as ``30m`` or ``5usd``; None: no cap. What it
+            has no room for is left out and said.
         hardware: name in the hardware price table; None: the table's default.
+        machines: names in the price table; what the study would cost there is forecast in the report.
         prices: the user's own price table.
         is_retrying_failed: run failed and timed-out trials again.
         retain: files that forgetting is measured on, ``suite`` or ``none``; none named: the task file's, or the suite.
@@ -109,8 +116,10 @@ def compare(
         limits=limits,
         usd_per_label=usd_per_label,
         timeout_s=timeout_s,
-        workers=workers,
+        jobs=jobs,
+        budget=read_budget(budget) if isinstance(budget, str) else budget,
         hardware=hardware,
+        machines=tuple(machines),
         prices=None if prices is None else Path(prices),
         is_retrying_failed=is_retrying_failed,
         retain=tuple(retain),
@@ -127,8 +136,11 @@ def run_study(
     folder = Path("studies") / task.definition.name if out is None else out
     planned = plan(task, config, rooms=rooms)
     check_disk(planned, folder)
-    open_folder(planned, task, folder)
+    lines = budget_lines(planned, folder)
+    planned = open_folder(planned, task, folder, lambda line: on_event(StudySaid(line)))
     on_event(StudyPlanned(planned))
+    for line in lines:
+        on_event(StudySaid(line))
     run(planned, folder, on_event=on_event, rooms=rooms)
     return open_study(folder)
 

@@ -15,8 +15,10 @@ __all__ = [
     "Event",
     "OnEvent",
     "StudyPlanned",
+    "StudySaid",
     "TrialEnded",
     "TrialFound",
+    "TrialLeftOut",
     "TrialSaid",
     "TrialStarted",
     "ignore",
@@ -29,6 +31,13 @@ class StudyPlanned:
     """Everything is checked; trials are about to run."""
 
     plan: Plan
+
+
+@dataclass(frozen=True)
+class StudySaid:
+    """A line of progress or a finding of the study as a whole: what fits into the budget, how far it is."""
+
+    line: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,18 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class TrialLeftOut:
+    """The budget has no room for a trial: it was not started, or was stopped.
+
+    Attributes:
+        why: in words.
+    """
+
+    spec: TrialSpec
+    why: str
+
+
+@dataclass(frozen=True)
 class CandidateStopped:
     """A strategy gets no further seeds.
 
@@ -91,7 +112,7 @@ class CandidateStopped:
     why: str
 
 
-Event = CandidateStopped | StudyPlanned | TrialFound | TrialStarted | TrialSaid | TrialEnded
+Event = CandidateStopped | StudyPlanned | StudySaid | TrialFound | TrialLeftOut | TrialStarted | TrialSaid | TrialEnded
 OnEvent = Callable[[Event], None]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, cast
 
+from taskfit.studies.elsewhere import elsewhere
 from taskfit.studies.folder import write_json
 from taskfit.studies.leaked_rows import LeakedRows, clean_scores, read_leaked_rows
 from taskfit.studies.learning_curve import LearningCurve, curves_of, overtakes_at
@@ -113,7 +114,7 @@ def write_result(comparison: Comparison, recommendation: Recommendation, evidenc
     Raises:
         ResourceError: the disk is full.
     """
-    chosen, winner = recommendation.chosen, comparison.winner
+    chosen, winner, config = recommendation.chosen, comparison.winner, comparison.study.plan.config
     values = {
         "format": _FORMAT,
         "task": comparison.definition.name,
@@ -138,6 +139,10 @@ def write_result(comparison: Comparison, recommendation: Recommendation, evidenc
         "leaks": asdict(evidence.leaks) | {"finding": evidence.leaks.text},
         "without_leaks": evidence.clean,
         "missing_trials": comparison.missing,
+        "budget": config.budget,
+        "spent": asdict(comparison.spent) | {"usd": comparison.spent.usd(comparison.study.plan.price.usd_per_hour)},
+        "left_out": comparison.left_out,
+        "elsewhere": [elsewhere(comparison, name, config.prices) for name in config.machines],
     }
     write_json(comparison.study.folder / RESULT_FILE, cast("Mapping[str, Value]", _plain(values)))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from taskfit.errors import DataError, Faults, PredictorError, TaskfitError
 from taskfit.studies.folder import read_json, write_bytes, write_json
+from taskfit.studies.holistic_file import HOLISTIC_FILE
 from taskfit.studies.predictions import StoredPrediction, parquet_bytes, read_predictions
 from taskfit.tasks.identity import canonical_json
 
@@ -166,11 +167,13 @@ def rows_of(expectation: Expectation, task: Task) -> tuple[Row, ...]:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in a predictor's folder, but of the expectation itself."""
+    """Return the SHA-256 of every file in a predictor's folder, but of the expectation itself and of what was looked at
+    since.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in (HEAD_FILE, ROWS_FILE):
+        if path.is_file() and name not in (HEAD_FILE, ROWS_FILE, HOLISTIC_FILE):
             with path.open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

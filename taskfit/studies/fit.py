@@ -44,6 +44,8 @@ def fit(
             shipped suite. What was forgotten is said, and stands in ``predictor.json`` under ``findings.forgetting``.
         say: takes lines of progress and findings.
 
+    Where a launcher has started several processes, the first one measures, says and saves.
+
     Raises:
         TaskfitError: the task, strategy or model cannot be used; ``out`` exists; training failed.
     """
@@ -54,6 +56,7 @@ def fit(
     from taskfit.strategy.manifest import FILE, add_findings
     from taskfit.studies.memory import remember
     from taskfit.tasks import load_task, take_train
+    from taskfit.tuning.launched import is_first_process
 
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists():
@@ -63,8 +66,10 @@ def fit(
     scratch = None if folder is None else folder.with_name(folder.name + ".scratch")
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
-    budget = Budget(folder=scratch, say=say)
     loaded = model_for(chosen, model)
+    if not is_first_process():
+        return chosen.fit(loaded, task, seed=seed, budget=Budget(folder=scratch))
+    budget = Budget(folder=scratch, say=say)
     memory = remember(chosen, loaded, retain or task.retain, say)
     predictor = chosen.fit(loaded, task, seed=seed, budget=budget)
     forgetting = memory.compared_with(predictor, say)

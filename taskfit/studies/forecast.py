@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from taskfit.models.service import read_service_name
+from taskfit.models.service import is_service_name, read_service_name
 from taskfit.models.table import known_folder
 from taskfit.studies.costing import architecture_of, priced_machine, priced_service
 from taskfit.studies.needs import learned_rows, searched, shots, usage
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from taskfit.costs.prices import Machine
     from taskfit.costs.trial_cost import TrialCost
     from taskfit.costs.trial_facts import TrialFacts
-    from taskfit.strategy.contract import Strategy
+    from taskfit.strategy.contract import Labelling, Strategy
     from taskfit.studies.spec import ModelFacts, StudyConfig, TrialSpec
     from taskfit.tasks.task import Task
 
-__all__ = ["Expected", "Forecaster", "Measured", "forecaster", "machine_key", "told", "trains"]
+__all__ = ["Expected", "Forecaster", "Measured", "forecaster", "machine_key", "method_of", "told", "trains"]
 
 Expected = tuple[float | None, float | None, float | None, int | None]
 """Seconds, US dollars, seconds of fitting, bytes of memory; None where unknown."""
@@ -41,10 +41,12 @@ class Measured:
     Attributes:
         device: what it does in a second.
         number_format: that models compute in, and why, in a sentence that begins with its name.
+        is_gpu: models compute on a GPU.
     """
 
     device: Accelerator
     number_format: str
+    is_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,13 @@ class Forecaster:
         """
         from taskfit.costs.price_trial import forecast
 
+        labelling = getattr(strategy, "labelling", None)
+        if labelling is not None:  # how long a student's rows take is known when a teacher has labelled some
+            return None, self._labelling_usd(labelling, facts), None, None
         effort = float(getattr(strategy, "effort", 1.0))  # a search, in whole trainings
         strategy = searched(strategy)
         if facts is not None and facts.architecture == "service":
-            return None, self._service_usd(strategy, facts), None, None
+            return None, self._service_usd(strategy, facts.name, len(self.task.test)), None, None
         architecture = architecture_of(None if facts is None else facts.config)
         if facts is not None and (architecture is None or self.measured is None):
             return None, None, None, None
@@ -113,7 +118,7 @@ class Forecaster:
             options=_options(self.task) if is_scored else 0,
             shots=shots(strategy),
             trains=trains(strategy),
-            method=_method(strategy),
+            method=method_of(strategy),
             epochs=_number(part, "epochs", 3.0),
             least_steps=part.steps(1, len(definition.labels)) if hasattr(part, "steps") else 0,
             batch=round(_number(part, "batch", 16.0)),
@@ -126,12 +131,19 @@ class Forecaster:
             shared_tokens=0.0 if is_classifier else _shared(self.questions) / per_token,
         )
 
-    def _service_usd(self, strategy: Strategy, facts: ModelFacts) -> float:
+    def _labelling_usd(self, labelling: Labelling, facts: ModelFacts | None) -> float | None:
+        """What a teacher behind a service is expected to cost; None where it computes here, or takes all rows."""
+        model = labelling.model or (None if facts is None else facts.name)
+        if model is None or not is_service_name(model) or labelling.rows is None:
+            return None
+        return self._service_usd(labelling.teacher, model, labelling.rows)
+
+    def _service_usd(self, strategy: Strategy, model: str, rows: int) -> float:
         """What all its requests read and write; where prompts are echoed to score labels, one request a label."""
-        service, price = read_service_name(facts.name), priced_service(facts.name, self.prices)
+        service, price = read_service_name(model), priced_service(model, self.prices)
         definition, examples = self.task.definition, shots(strategy)
         asked = usage(strategy, definition, len(self.task.validation))
-        requests = len(self.task.test) * asked.requests + asked.fit_requests
+        requests = rows * asked.requests + asked.fit_requests
         if service.style == "completions" and service.scores in ("auto", "echo") and not asked.is_generated:
             requests *= max(1, len(definition.labels))
         question, answer = (_mean(texts) / _CHARACTERS_PER_TOKEN for texts in (self.questions, self.answers))
@@ -242,7 +254,7 @@ def trains(strategy: Strategy) -> Literal["nothing", "adapter", "all"]:
     return "adapter" if weights is not None else "nothing"
 
 
-def _method(strategy: Strategy) -> str:
+def method_of(strategy: Strategy) -> str:
     """The change of weights by the name that costs are counted by; empty where it has none of its own."""
     tune = getattr(strategy, "tune", None)
     return _METHODS.get((strategy if tune is None else tune).name.partition("(")[0].partition("+")[0], "")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from taskfit.errors import StudyError
+from taskfit.studies.events import ignore_line
 from taskfit.studies.folder import read_json, write_json
+from taskfit.studies.words import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from taskfit.evaluation.leaks import CleanScore
     from taskfit.studies.candidate import Candidate
-    from taskfit.tasks.task import Task, Value
+    from taskfit.tasks.task import Row, Task, Value
 
 __all__ = ["LeakedRows", "clean_scores", "read_leaked_rows", "write_leaked_rows"]
 
 _FILE = "leaks.json"
 _FORMAT = 1
 _SHOWN = 20
+_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,19 @@ class LeakedRows:
         return f"{len(self.dirty):,} of {self.rows:,} test rows stand in the rows that strategies learn from ({kinds})."
 
 
-def write_leaked_rows(folder: Path, task: Task) -> None:
+def write_leaked_rows(
+    folder: Path,
+    task: Task,
+    say: Callable[[str], None] = ignore_line,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Look for the test rows' inputs in those of training and validation, and keep what is found.
+
+    Args:
+        folder: the study's.
+        task: with its rows.
+        say: takes a line of progress every five seconds, where it takes so long.
+        clock: gives seconds.
 
     Raises:
         ResourceError: the disk is full.
@@ -59,7 +74,8 @@ def write_leaked_rows(folder: Path, task: Task) -> None:
     from taskfit.evaluation.leaks import find_leaks
 
     definition = task.definition
-    others = ((row.id, definition.input_text(row)) for row in (*task.train, *task.validation))
+    learnt = _told((*task.train, *task.validation), say, clock)
+    others = ((row.id, definition.input_text(row)) for row in learnt)
     found = find_leaks({row.id: definition.input_text(row) for row in task.test}, others)
     values: dict[str, Value] = {
         "format": _FORMAT,
@@ -70,6 +86,18 @@ def write_leaked_rows(folder: Path, task: Task) -> None:
         "examples": [[leak.row_id, leak.kind, leak.share, leak.text[:200]] for leak in found.leaks[:_SHOWN]],
     }
     write_json(folder / _FILE, values)
+
+
+def _told(rows: Sequence[Row], say: Callable[[str], None], clock: Callable[[], float]) -> Iterator[Row]:
+    """Yield the rows, and say now and then how many were yielded and how long the rest will take."""
+    began = told = clock()
+    for done, row in enumerate(rows):
+        now = clock()
+        if now - told >= _EVERY_S:
+            told = now
+            left = (now - began) / done * (len(rows) - done)
+            say(f"looking for test rows in those learnt from: {done:,} of {len(rows):,}, {seconds(left)} left")
+        yield row
 
 
 def read_leaked_rows(folder: Path) -> LeakedRows:

@@ -26,6 +26,7 @@ __all__ = ["CurvePoint", "LearningCurve", "curves_of", "fit_curve", "overtakes_a
 _DRAWS = 200
 _FEWEST = 3  # sizes; a law of three unknowns says nothing about fewer
 _Z = 1.96
+_PLACES = 25  # of a drawn curve
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class LearningCurve:
         floor, scale, rate: of the law ``figure = best - floor - scale * rows ** -rate``; None with fewer than three
             sizes, which no law can be fitted to.
         doubled: the figure expected with twice the largest number of rows, with the range of 95 % of the redrawn laws.
+        fitted: the law from the smallest size to twice the largest, with the same range; empty without a law.
     """
 
     label: str
@@ -56,6 +58,7 @@ class LearningCurve:
     scale: float | None = None
     rate: float | None = None
     doubled: CurvePoint | None = None
+    fitted: tuple[CurvePoint, ...] = ()
 
     @property
     def text(self) -> str:
@@ -73,13 +76,16 @@ class LearningCurve:
         )
 
 
-def fit_curve(label: str, points: Sequence[CurvePoint], *, highest: float = 1.0, seed: int = 0) -> LearningCurve:
+def fit_curve(
+    label: str, points: Sequence[CurvePoint], *, highest: float = 1.0, lowest: float = 0.0, seed: int = 0
+) -> LearningCurve:
     """Fit the law to the points, each weighted by its interval.
 
     Args:
         label: strategy and model.
         points: at least one; two of one size are an error.
         highest: the metric's highest value.
+        lowest: its lowest; no law is followed below it.
         seed: of the redrawn points.
 
     Raises:
@@ -96,14 +102,16 @@ def fit_curve(label: str, points: Sequence[CurvePoint], *, highest: float = 1.0,
     spread = np.array([max(point.high - point.low, 1e-6) / (2 * _Z) for point in ordered])
     floor, scale, rate = _fit(rows, errors, spread)
     generator = np.random.default_rng(seed)
-    twice, ends = 2 * sizes[-1], list[float]()
-    for _ in range(_DRAWS):
-        drawn = np.clip(errors + generator.normal(0, spread), 0, None)
-        ends.append(highest - _law(np.array([float(twice)]), *_fit(rows, drawn, spread))[0])
-    value = float(highest - _law(np.array([float(twice)]), floor, scale, rate)[0])
-    low, high = np.quantile(ends, [0.025, 0.975])
-    doubled = CurvePoint(twice, value, min(float(low), value), max(float(high), value))
-    return LearningCurve(label, ordered, floor, scale, rate, doubled)
+    places = np.unique(np.geomspace(sizes[0], 2 * sizes[-1], _PLACES).round()).astype(int)
+    drawn = [np.clip(errors + generator.normal(0, spread), 0, highest - lowest) for _ in range(_DRAWS)]
+    laws = np.array([highest - _law(places.astype(float), *_fit(rows, one, spread)) for one in drawn])
+    values = np.maximum(highest - _law(places.astype(float), floor, scale, rate), lowest)
+    ends = np.maximum(np.quantile(laws, [0.025, 0.975], axis=0), lowest)
+    fitted = tuple(
+        CurvePoint(int(size), float(value), min(float(low), float(value)), max(float(high), float(value)))
+        for size, value, low, high in zip(places, values, *ends, strict=True)
+    )
+    return LearningCurve(label, ordered, floor, scale, rate, fitted[-1], fitted)
 
 
 def curves_of(candidates: Sequence[Candidate], metric: str, all_rows: int) -> tuple[LearningCurve, ...]:
@@ -116,7 +124,7 @@ def curves_of(candidates: Sequence[Candidate], metric: str, all_rows: int) -> tu
     """
     from taskfit.evaluation.metrics import metric as entry_of
 
-    highest = entry_of(metric).highest
+    highest, lowest = entry_of(metric).highest, entry_of(metric).lowest
     members: dict[tuple[str, str | None], list[Candidate]] = {}
     for one in candidates:
         members.setdefault(one.key[:2], []).append(one)
@@ -130,7 +138,7 @@ def curves_of(candidates: Sequence[Candidate], metric: str, all_rows: int) -> tu
             for found in [one.metrics[metric]]
         ]
         model = "" if same[0].model_shown is None else f" on {same[0].model_shown}"
-        curves.append(fit_curve(f"{same[0].strategy}{model}", points, highest=highest))
+        curves.append(fit_curve(f"{same[0].strategy}{model}", points, highest=highest, lowest=lowest))
     return tuple(sorted(curves, key=lambda curve: curve.label))
 
 

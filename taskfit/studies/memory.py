@@ -88,6 +88,8 @@ def remember(
     parts = _read(names)
     if model is None:
         return Memory(nothing_changed("the strategy uses no language model"))
+    if getattr(strategy, "leaves_model", False):
+        return Memory(nothing_changed("the strategy changes no weight of the model"))
     weights = getattr(strategy, "weights", getattr(strategy, "method", None))
     if weights is None and hasattr(strategy, "weights"):
         return Memory(nothing_changed("the strategy changes no weight of the model"))

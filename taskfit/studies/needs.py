@@ -58,11 +58,12 @@ def learned_rows(strategy: Strategy, task: Task, rows: int, row_characters: floa
     weights, pretraining = getattr(strategy, "weights", None), getattr(strategy, "pretraining", None)
     count: Callable[[Task, int], int] | None = getattr(weights, "rows_of_pass", None)
     learned = rows if count is None else count(task, rows)
-    for part in (pretraining, weights):
+    for given in (pretraining, weights):
+        part = getattr(given, "weights", given)  # an encoder's is a strategy of its own
         measure: Callable[[Task], int] | None = getattr(part, "text_length", None)
         if measure is not None:
             own = 0 if part is weights else learned
-            passes = getattr(part, "epochs", 1) / max(1, getattr(weights, "epochs", 1))
+            passes = getattr(part, "epochs", 1) / max(1, getattr(weights or strategy, "epochs", 1))
             learned = own + round(passes * measure(task) / max(1.0, row_characters))
     return learned
 
@@ -77,8 +78,11 @@ def labels_used(strategy: Strategy, task: Task, train_rows: int | None) -> int:
     """Return how many labelled rows a strategy learns and chooses from: 0 where training rows do not matter.
 
     A prompt with randomly drawn worked examples needs those alone; whatever else learns is given the validation rows
-    too.
+    too. A strategy that knows better says so in a method ``labels_used(task, train_rows)``.
     """
+    own: Callable[[Task, int | None], int] | None = getattr(strategy, "labels_used", None)
+    if own is not None:
+        return own(task, train_rows)
     if not uses_train(strategy):
         return 0
     program = getattr(strategy, "program", strategy)

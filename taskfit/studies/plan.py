@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +12,12 @@ from typing import TYPE_CHECKING
 from taskfit.errors import ConfigError, Faults, MissingExtraError, TaskfitError
 from taskfit.models.service import is_service_name
 from taskfit.studies.costing import priced_service
+from taskfit.studies.elsewhere import check_machines
 from taskfit.studies.events import ignore_line
 from taskfit.studies.forecast import Forecaster, Measured, forecaster
-from taskfit.studies.needs import check_task, labels_used, other_data, shots, uses_seed, uses_train
+from taskfit.studies.jobs import threads_and_jobs, usable_cores
+from taskfit.studies.needs import check_task, labels_used, other_data, uses_seed, uses_train
+from taskfit.studies.plan_checks import check_config
 from taskfit.studies.process import call, start_server
 from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.rooms import ROOMS, Rooms
@@ -46,9 +48,9 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     """
     faults = Faults("study")
     strategies = _parse_all(config, rooms, faults)
-    _check_numbers(config, faults)
-    _check_rows(task, config, strategies, faults)
+    check_config(task, config, strategies, faults)
     faults.raise_as(ConfigError)
+    check_machines(config.machines, config.prices)
     notes: list[str] = []
     models, speed, absent = _models(strategies, config, rooms, notes)
     skipped = list(absent)
@@ -59,6 +61,7 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
     price = forecaster(task, config, speed)
     trials = _trials(task, config, pairs, price, range(config.seeds))
     extra = _trials(task, config, pairs, price, range(config.seeds, config.most_seeds))
+    threads, jobs = _threads_and_jobs(trials, config, speed, notes)
     return Plan(
         task_path=_path_of(task),
         task_fingerprint=task.fingerprint,
@@ -72,6 +75,8 @@ def plan(task: Task, config: StudyConfig, *, rooms: Rooms = ROOMS) -> Plan:
         price=Price(price.machine.name, price.machine.price_usd_per_hour, price.machine.date.isoformat()),
         detectable_difference=_detectable(task),
         notes=(*notes, *_price_notes(price.machine), *_service_notes(models, config), *_size_notes(task)),
+        threads=threads,
+        jobs=jobs,
     )
 
 
@@ -89,7 +94,7 @@ def check_disk(plan: Plan, folder: Path) -> None:
     ]
     # Saved weights in fp32 may be twice the stored ones; one trial at a time also keeps weights, best weights and
     # two moments of the optimiser in its checkpoint.
-    needed = 2 * sum(writing) + 8 * max(writing, default=0) * plan.config.workers + 10_000_000
+    needed = 2 * sum(writing) + 8 * max(writing, default=0) * plan.jobs + 10_000_000
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -118,50 +123,21 @@ def _parse_all(config: StudyConfig, rooms: Rooms, faults: Faults) -> list[Strate
     return list(found.values())
 
 
-def _check_numbers(config: StudyConfig, faults: Faults) -> None:
-    for name in ("seeds", "volume", "workers"):
-        if getattr(config, name) < 1:
-            faults.add(f"{name} must be at least 1 (got {getattr(config, name)})")
-    if config.max_seeds is not None and config.max_seeds < config.seeds:
-        faults.add(f"max_seeds must be at least seeds, which is {config.seeds} (got {config.max_seeds})")
-    limits = config.limits
-    amounts = {
-        "timeout_s": config.timeout_s,
-        "limits.usd": limits.usd,
-        "limits.latency_ms": limits.latency_ms,
-        "limits.memory_gb": limits.memory_gb,
-        "limits.labels": limits.labels,
-    }
-    for name, amount in amounts.items():
-        if amount is not None and not amount > 0:
-            faults.add(f"{name} must be above 0, or left out for no limit (got {amount:g})")
-    if limits.forgetting is not None and not 0 <= limits.forgetting < math.inf:
-        faults.add(f"limits.forgetting must be at least 0, or left out for no limit (got {limits.forgetting:g})")
-    if limits.forgetting is not None and config.retain == ("none",):
-        faults.add("limits.forgetting and retain=none contradict each other: nothing would be measured")
-    if not 0 <= config.usd_per_label < math.inf:
-        faults.add(f"usd_per_label must be at least 0 (got {config.usd_per_label:g})")
-    smallest = min((size for size in config.train_sizes if size is not None), default=0)
-    if limits.labels is not None and smallest > limits.labels and None not in config.train_sizes:
-        faults.add(f"limits.labels of {limits.labels} and train_sizes of at least {smallest} contradict each other")
-    if not config.train_sizes:
-        faults.add("train_sizes must name at least one size; all rows are written as None (got none)")
+def _threads_and_jobs(
+    trials: Sequence[TrialSpec], config: StudyConfig, measured: Measured | None, notes: list[str]
+) -> tuple[int, int]:
+    import psutil
 
-
-def _check_rows(task: Task, config: StudyConfig, strategies: Iterable[Strategy], faults: Faults) -> None:
-    rows = len(task.train)
-    if not task.test:
-        faults.add("the test set must hold at least one row (got none)")
-    for size in config.train_sizes:
-        if size is not None and not 1 <= size <= rows:
-            faults.add(f"train_sizes must be between 1 and {rows}, the number of training rows (got {size})")
-    smallest = min((size for size in config.train_sizes if size is not None), default=rows)
-    for strategy in strategies:
-        if shots(strategy) > min(smallest, rows):
-            faults.add(
-                f"{strategy.name} needs {shots(strategy)} training rows to show "
-                f"and the smallest training set has {min(smallest, rows)}"
-            )
+    has_gpu = measured is not None and measured.is_gpu
+    threads, jobs = threads_and_jobs(
+        trials, cores=usable_cores(), memory_bytes=psutil.virtual_memory().total, has_gpu=has_gpu
+    )
+    if config.jobs is None:
+        return threads, jobs
+    if has_gpu and config.jobs > 1:
+        notes.append(f"one trial at a time instead of {config.jobs}: they would share the GPU's memory")
+        return threads, 1
+    return threads, config.jobs
 
 
 def _models(
@@ -206,7 +182,8 @@ def _describe(job: tuple[str, Rooms], say: object) -> tuple[ModelFacts, Measured
     from taskfit.models.dtype import fast_dtype
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return facts, Measured(probe_machine(_PROBE_S).as_accelerator(), fast_dtype(device)[1])
+    is_gpu = device.type == "cuda"
+    return facts, Measured(probe_machine(_PROBE_S).as_accelerator(), fast_dtype(device)[1], is_gpu)
 
 
 def _pairs(

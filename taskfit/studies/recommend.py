@@ -20,6 +20,7 @@ __all__ = ["Recommendation", "recommend"]
 _Z = 1.96
 _Z_WITH_POWER = 1.96 + 0.84
 """Normal quantiles of a two-sided 5 % test and of 80 % power."""
+_SHOWN = 5  # of what was left out, in a sentence; the report has all
 
 
 @dataclass(frozen=True)
@@ -226,9 +227,21 @@ def _caveats(comparison: Comparison) -> list[str]:
     if comparison.failures:
         labels = list(dict.fromkeys(f"{r.spec.strategy} ({r.status})" for r in comparison.failures))
         caveats.append(f"{count(len(comparison.failures), 'trial')} did not finish: {', '.join(labels)}.")
+    if comparison.left_out:
+        caveats.append(_left_out(comparison))
     if comparison.missing:
         caveats.append(f"{count(comparison.missing, 'trial')} of the plan have not run yet.")
     return caveats
+
+
+def _left_out(comparison: Comparison) -> str:
+    budget, listed = comparison.study.plan.config.budget, comparison.left_out
+    amount = "" if budget is None else f" of {budget.text}"
+    more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return (
+        f"The budget{amount} left out {'; '.join(listed[:_SHOWN])}{more}. Run compare again with a larger --budget: "
+        "it goes on from what is done."
+    )
 
 
 def _rows_needed(candidate: Candidate) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,11 @@ _SCRIPT = Path(__file__).parent / "report.js"
 
 
 def write_report(
-    folder: Path, comparison: Comparison | None = None, recommendation: Recommendation | None = None
+    folder: Path,
+    comparison: Comparison | None = None,
+    recommendation: Recommendation | None = None,
+    *,
+    machines: Sequence[str] | None = None,
 ) -> Path:
     """Write both reports into the study's folder and return the path of the HTML page.
 
@@ -30,30 +35,42 @@ def write_report(
         folder: the study's.
         comparison: when it is at hand; computed from the folder otherwise.
         recommendation: likewise.
+        machines: of the price table, for which costs are forecast; None: those that the study names.
 
     Raises:
+        ConfigError: a machine is unknown; nothing is written.
         StudyError: there is no study, it is damaged, or another process works on it.
         ResourceError: the disk is full.
     """
-    view = _view(folder, comparison, recommendation)
+    view = _view(folder, comparison, recommendation, machines)
     with locked(folder):
         write_text(folder / "report.md", markdown_report(view))
         write_text(folder / "report.html", html_report(view))
     return folder / "report.html"
 
 
-def read_report(folder: Path) -> dict[str, Value]:
+def read_report(folder: Path, *, machines: Sequence[str] | None = None) -> dict[str, Value]:
     """Return a study's whole report as JSON values, see :func:`taskfit.studies.report_data.report_json`.
 
+    Args:
+        folder: the study's.
+        machines: as for :func:`write_report`.
+
     Raises:
+        ConfigError: a machine is unknown.
         StudyError: there is no study, or it is damaged.
     """
-    return report_json(_view(folder, None, None))
+    return report_json(_view(folder, None, None, machines))
 
 
-def _view(folder: Path, comparison: Comparison | None, recommendation: Recommendation | None) -> ReportView:
+def _view(
+    folder: Path,
+    comparison: Comparison | None,
+    recommendation: Recommendation | None,
+    machines: Sequence[str] | None,
+) -> ReportView:
     comparison = compare_study(folder) if comparison is None else comparison
-    return report_view(comparison, recommend(comparison) if recommendation is None else recommendation)
+    return report_view(comparison, recommend(comparison) if recommendation is None else recommendation, machines)
 
 
 def html_report(view: ReportView) -> str:

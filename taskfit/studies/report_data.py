@@ -42,8 +42,9 @@ def report_json(view: ReportView) -> dict[str, Value]:
 
     Returns:
         ``format``; ``task``; ``recommendation``; ``table``, one record a candidate; ``choices`` by volume; ``costs``;
-        ``curves``;
-        ``forgetting``; ``calibration``; ``confusion``; ``rows`` that strategies answer differently; ``run``;
+        ``elsewhere``, forecasts for other machines; ``pairs``, each beside the best; ``curves``;
+        ``forgetting``; ``calibration``; ``sides``, views from seven sides;
+        ``confusion``; ``rows`` that strategies answer differently; ``run``;
         ``trials``; ``failures``; ``skipped``; ``losses``; ``methods`` and ``references``.
     """
     found = view.recommendation
@@ -61,12 +62,18 @@ def report_json(view: ReportView) -> dict[str, Value]:
         "table": [asdict(row) for row in view.rows],
         "choices": [asdict(choice) for choice in view.choices],
         "costs": [{**asdict(one), "volumes": [*VOLUMES]} for one in view.volume_costs],
+        "elsewhere": [asdict(one) for one in view.elsewhere],
         "alike": [[label, words] for label, words in view.alike],
+        "pairs": [
+            {"strategy": label, **dict(zip(view.pair_titles, (cell.sort for cell in cells), strict=True))}
+            for label, cells in view.pairs
+        ],
         "leaks": [*view.leaks],
         "doubling": [*view.doubling],
         "curves": [asdict(curve) for curve in view.curves],
         "forgetting": [_without_pictures(asdict(one)) for one in view.forgetting],
         "calibration": [_without_pictures(asdict(panel)) for panel in view.panels],
+        "sides": [asdict(one) for one in view.sided],
         "confusion": None if view.confusion is None else asdict(view.confusion),
         "rows": [asdict(row) for row in view.disagreements],
         "run": {"facts": [[name, text] for name, text in view.facts], "recipes": [asdict(r) for r in view.recipes]},

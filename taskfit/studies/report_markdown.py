@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from taskfit.studies.report_calibration import METRICS
-from taskfit.studies.report_table import cost_amounts, cost_titles
+from taskfit.studies.report_table import cost_amounts, cost_titles, there_cells, there_titles
 from taskfit.studies.words import figure, metric_name, money
 
 if TYPE_CHECKING:
+    from taskfit.studies.elsewhere import Elsewhere
     from taskfit.studies.report_view import ReportView
 
 __all__ = ["markdown_report"]
@@ -30,11 +31,17 @@ def _sections(view: ReportView) -> Iterator[tuple[str, list[str]]]:
     yield "Strategies", _candidates(view)
     yield "By volume", _choices(view)
     yield "Total cost", _costs(view)
+    for there in view.elsewhere:
+        yield f"On {there.machine}: a forecast", _elsewhere(there)
+    yield "Right and wrong beside the best", _pairs(view)
     yield "Alike within a point", _list(f"{label} and the best: {words}" for label, words in view.alike)
     yield "Learning curves", [*_curves(view), *([""] if view.doubling else []), *_list(view.doubling)]
     yield "Leaks", _list(view.leaks)
     yield "Forgetting", _forgetting(view)
     yield "Calibration", _calibration(view)
+    for one in view.sided:
+        lines = [f"{name}: {headline}" for name, headline, _ in one.sides]
+        yield f"Seven sides of {_plain(one.label)}", _list([*lines, f"over {one.over}"])
     yield "Did not finish", _list(f"{name}: {why}" for name, why in view.failures)
     yield "Left out", _list(f"{name}: {why}" for name, why in view.skipped)
     yield "What got lost", _list(f"{one.candidate}: {one.line}" for one in view.losses)
@@ -61,6 +68,17 @@ def _choices(view: ReportView) -> list[str]:
 def _costs(view: ReportView) -> list[str]:
     rows = [[one.label, *map(money, cost_amounts(one))] for one in view.volume_costs]
     return _table(["strategy", *cost_titles()], rows)
+
+
+def _pairs(view: ReportView) -> list[str]:
+    return _table(["strategy", *view.pair_titles], [[label, *(c.text for c in cells)] for label, cells in view.pairs])
+
+
+def _elsewhere(there: Elsewhere) -> list[str]:
+    costs = _table(["strategy", *there_titles()], [[one.label, *there_cells(one)] for one in there.candidates])
+    choices = [f"{c.first:,} to {c.last:,} rows: {c.label or 'nothing is within the limits'}" for c in there.choices]
+    unknown = [f"{label}: {why}" for label, why in there.unknown]
+    return [*costs, "", *_list([*choices, *unknown])]
 
 
 def _curves(view: ReportView) -> list[str]:

@@ -26,6 +26,10 @@ _WORKS = {
     "Connor 1987": (
         "Connor, R. J. Sample size for testing differences in proportions for the paired-sample design. Biometrics 43."
     ),
+    "Fagerland, Lydersen and Laake 2013": (
+        "Fagerland, M. W., Lydersen, S. and Laake, P. The McNemar test for binary matched-pairs data. "
+        "BMC Medical Research Methodology 13."
+    ),
     "Guo et al. 2017": "Guo, C. et al. On calibration of modern neural networks. ICML.",
     "Brier 1950": "Brier, G. W. Verification of forecasts expressed in terms of probability. Mon. Weather Rev. 78.",
     "Geifman and El-Yaniv 2017": "Geifman, Y. and El-Yaniv, R. Selective classification for deep networks. NeurIPS.",
@@ -145,14 +149,18 @@ def _tests(comparison: Comparison) -> str:
         "a row (Fisher 1935; Noreen 1989) and carries the variance between seeds; p-values were adjusted for all "
         f"comparisons (Holm 1979). Two are told apart when p is below {LEVEL:g} and the interval of their difference "
         "leaves out 0. The best one's figure was corrected for having been picked: chosen on resampled rows, scored on "
-        f"the rows left out (Tsamardinos, Greasidou and Borboudakis 2018).{power}"
+        f"the rows left out (Tsamardinos, Greasidou and Borboudakis 2018). Rows that only one of two first seeds "
+        f"has right are put to McNemar's test in its mid-p form (Fagerland, Lydersen and Laake 2013).{power}"
     )
 
 
 def _costs(comparison: Comparison) -> str:
-    price = comparison.study.plan.price
+    plan, price = comparison.study.plan, comparison.study.plan.price
+    seconds = "seconds on the clock"
+    if plan.jobs > 1:
+        seconds = f"processor seconds over the number of cores, for up to {plan.jobs} trials ran side by side,"
     return (
-        "Costs are measured seconds on the clock at the price of the whole machine "
+        f"Costs are measured {seconds} at the price of the whole machine "
         f"({price.machine}, {price.usd_per_hour:g} US dollars an hour of {price.date}), with a service's tokens where "
         f"one answered; the total is one fit and {comparison.volume:,} predicted rows."
     )

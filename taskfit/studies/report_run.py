@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskfit.studies.result import trial_folder
 from taskfit.studies.spec import short_names
-from taskfit.studies.words import bytes_text, metric_name, money
+from taskfit.studies.words import bytes_text, count, metric_name, money, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taskfit.studies.candidate import Candidate
     from taskfit.studies.compare import Comparison
     from taskfit.studies.result import TrialResult
-    from taskfit.studies.spec import Price
+    from taskfit.studies.spec import Plan, Price
     from taskfit.tasks.task import Value
 
 __all__ = ["Recipe", "facts_of", "failures_of", "recipes_of", "skipped_of"]
@@ -100,13 +100,14 @@ def _failure(result: TrialResult) -> str:
 
 
 def skipped_of(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    """Return the combinations that the plan left out, each with the reason."""
+    """Return the combinations that the plan or the budget left out, each with the reason."""
     skipped = comparison.study.plan.skipped
     shown = short_names(entry.model for entry in skipped if entry.model is not None)
-    return tuple(
+    by_plan = (
         (entry.strategy if entry.model is None else f"{entry.strategy} on {shown[entry.model]}", entry.reason)
         for entry in skipped
     )
+    return (*by_plan, *(("by the budget", line) for line in comparison.left_out))
 
 
 def facts_of(comparison: Comparison) -> tuple[tuple[str, str], ...]:
@@ -130,10 +131,8 @@ def facts_of(comparison: Comparison) -> tuple[tuple[str, str], ...]:
         ("Machine", f"{', '.join(where)}, {machine.get('system')}"),
         ("Price", _price_text(plan.price)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in study.versions.items())),
-        (
-            "Seconds",
-            f"{config.workers} trial(s) at a time" + ("; they shared the machine" if config.workers > 1 else ""),
-        ),
+        ("Budget", _budget_text(comparison)),
+        ("Trials at a time", _jobs_text(plan)),
     ]
     facts += [("Note", note) for note in plan.notes]
     return tuple(facts)
@@ -155,6 +154,25 @@ def _data_text(data: Mapping[str, Value]) -> str:
         parts.append(f"splits cut by taskfit: {', '.join(map(str, made))}")
     parts += [str(note) for note in notes] if isinstance(notes, list) else []
     return "; ".join(parts)
+
+
+def _budget_text(comparison: Comparison) -> str:
+    plan, spent = comparison.study.plan, comparison.spent
+    budget = plan.config.budget
+    if budget is None:
+        return "none"
+    usd = money(spent.usd(plan.price.usd_per_hour))
+    return f"{budget.text} for all trials, of which {seconds(spent.wall_s)} or {usd} are spent"
+
+
+def _jobs_text(plan: Plan) -> str:
+    threads = f"{count(plan.threads, 'thread')} each" if plan.threads else "on all cores"
+    if plan.jobs == 1:
+        return f"1, {threads}: seconds are those of the whole machine"
+    return (
+        f"{plan.jobs} at most, {threads}; seconds on the clock are stretched by neighbours, and money is charged by "
+        "processor time over the number of cores"
+    )
 
 
 def _limits_text(comparison: Comparison) -> str:

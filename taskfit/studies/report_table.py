@@ -12,6 +12,8 @@ from taskfit.studies.words import bytes_text, figure, metric_name, money, second
 
 if TYPE_CHECKING:
     from taskfit.studies.compare import Comparison
+    from taskfit.studies.elsewhere import There
+    from taskfit.studies.evidence import Pair
     from taskfit.studies.table import TableRow
 
 __all__ = [
@@ -21,7 +23,11 @@ __all__ = [
     "candidate_columns",
     "cost_amounts",
     "cost_titles",
+    "pair_cells",
+    "pair_titles",
     "strip_of",
+    "there_cells",
+    "there_titles",
     "trial_cells",
     "trial_columns",
 ]
@@ -43,8 +49,8 @@ class Cell:
     sort: float | None = None
 
 
-def candidate_columns(comparison: Comparison, volume: int) -> tuple[Column, ...]:
-    """Return the headings of the table of candidates."""
+def candidate_columns(comparison: Comparison, volume: int, *, has_search: bool = False) -> tuple[Column, ...]:
+    """Return the headings of the table of candidates; ``has_search`` adds what searches bought."""
     others = [metric_name(name) for name in comparison.definition.metrics[1:]]
     titles = (
         f"{metric_name(comparison.metric)} (95 % interval)",
@@ -60,16 +66,18 @@ def candidate_columns(comparison: Comparison, volume: int) -> tuple[Column, ...]
         "tokens per row in / out",
         "operations to fit / per row",
         "artefact",
+        *(["search bought, points on validation"] if has_search else []),
     )
     return (Column("", is_text=True), Column("strategy", is_text=True), *map(Column, titles))
 
 
-def candidate_cells(row: TableRow, metrics: Sequence[str]) -> tuple[Cell, ...]:
+def candidate_cells(row: TableRow, metrics: Sequence[str], *, has_search: bool = False) -> tuple[Cell, ...]:
     """Return the cells of one candidate.
 
     Args:
         row: of the table of candidates.
         metrics: the task's; the first decides.
+        has_search: of some candidate of the table the parameters were searched.
     """
     amounts = (row.usd_total, row.usd_fit, row.usd_per_thousand_rows)
     latency = seconds(row.latency_ms / 1000) if row.latency_ms >= 1000 else _milliseconds(row.latency_ms)
@@ -89,7 +97,16 @@ def candidate_cells(row: TableRow, metrics: Sequence[str]) -> tuple[Cell, ...]:
         Cell(f"{row.tokens_in_per_row:.0f} / {row.tokens_out_per_row:.0f}", row.tokens_in_per_row),
         Cell(operations, -1.0 if row.flops_per_row is None else row.flops_per_row),
         Cell(bytes_text(row.artefact_bytes), row.artefact_bytes),
+        *([_search_cell(row)] if has_search else []),
     )
+
+
+def _search_cell(row: TableRow) -> Cell:
+    found = row.search
+    if found is None:
+        return Cell("not searched", 0.0)
+    text = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})".replace("-", "−")
+    return Cell(f"{text}, {found.tries:.0f} tries", found.value)
 
 
 def cost_titles() -> tuple[str, ...]:
@@ -100,6 +117,31 @@ def cost_titles() -> tuple[str, ...]:
 def cost_amounts(costs: VolumeCosts) -> tuple[float, ...]:
     """Return the amounts below ``cost_titles``, in US dollars."""
     return costs.usd_labels, costs.usd_fit, costs.usd_evaluate, 1000 * costs.usd_per_row, *costs.totals
+
+
+def pair_titles() -> tuple[str, ...]:
+    """Return the headings of the table of pairs, after the strategy's."""
+    return "rows that it alone has right", "rows that the best alone has right", "McNemar's mid-p"
+
+
+def pair_cells(pair: Pair) -> tuple[str, tuple[Cell, ...]]:
+    """Return a candidate's label and the cells below ``pair_titles``."""
+    found = pair.mcnemar
+    odds = "< 0.001" if found.mid_p < 0.001 else f"{found.mid_p:.2g}"
+    counts = (Cell(f"{number:,}", number) for number in (found.only_a_right, found.only_b_right))
+    return pair.label, (*counts, Cell("same answers everywhere" if pair.is_same else odds, found.mid_p))
+
+
+def there_titles() -> tuple[str, ...]:
+    """Return the headings of the table of costs on another machine, after the strategy's."""
+    return "time to fit", "per row", "to fit", *(f"{volume:,} rows" for volume in VOLUMES), "how it was found"
+
+
+def there_cells(there: There) -> tuple[str, ...]:
+    """Return the texts below ``there_titles``."""
+    basis = f"{there.basis}; it needs more memory than the machine has" if there.is_too_large else there.basis
+    latency = seconds(there.latency_ms / 1000) if there.latency_ms >= 1000 else _milliseconds(there.latency_ms)
+    return seconds(there.fit_s), latency, money(there.costs.usd_fit), *map(money, there.costs.totals), basis
 
 
 def strip_of(row: TableRow, seeds: Sequence[float], scale: Scale) -> str:

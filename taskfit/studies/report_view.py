@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.confusion import Confusion, confusion_of
+from taskfit.studies.elsewhere import Elsewhere, elsewhere
 from taskfit.studies.evidence import Evidence, Pair, evidence_of
 from taskfit.studies.interval_bar import scale_of
 from taskfit.studies.losses import Losses, losses_of
@@ -18,6 +19,7 @@ from taskfit.studies.report_forgetting import Forgotten, forgetting_of
 from taskfit.studies.report_methods import methods_text, references
 from taskfit.studies.report_rows import Disagreement, disagreements
 from taskfit.studies.report_run import Recipe, facts_of, failures_of, recipes_of, skipped_of
+from taskfit.studies.report_sides import Sided, sides_of
 from taskfit.studies.report_table import (
     Cell,
     Column,
@@ -25,7 +27,11 @@ from taskfit.studies.report_table import (
     candidate_columns,
     cost_amounts,
     cost_titles,
+    pair_cells,
+    pair_titles,
     strip_of,
+    there_cells,
+    there_titles,
     trial_cells,
     trial_columns,
 )
@@ -64,6 +70,7 @@ class ReportView:
         trial_columns, trials: the table of trials.
         curve_wide, curve_narrow: SVG of the learning curves; empty where there is one training size.
         forgetting: empty where no trial measured it.
+        sided: candidates seen from seven sides; empty where no such view is kept.
         panels: calibration of those that give probabilities.
         disagreements: rows that the candidates of ``shown`` answer differently.
         shown: key to label of the candidates whose answers are shown: one a strategy and model.
@@ -71,8 +78,10 @@ class ReportView:
         facts: what was run, as pairs of name and text.
         methods, references: for a paper.
         volume_costs: what the candidates of ``shown`` cost in all at volumes from a thousand to ten million.
+        elsewhere: forecasts for other machines.
         leaks: whether test rows stand in those learnt from, and the figures without them.
         alike: those that are not shown to be further than a point from the best, each with what is known.
+        pairs: label of each but the best, and cells below ``pair_titles``: rows that only one of the two has right.
         doubling: what twice the training rows would buy, a sentence a strategy.
         losses: answers that could not be read, and worked examples without room.
         absent: sections that the study has no data for, in words.
@@ -97,6 +106,7 @@ class ReportView:
     curve_narrow: str
     forgetting: tuple[Forgotten, ...]
     panels: tuple[Panel, ...]
+    sided: tuple[Sided, ...]
     confusion: Confusion | None
     disagreements: tuple[Disagreement, ...]
     shown: Mapping[str, str]
@@ -105,8 +115,10 @@ class ReportView:
     methods: tuple[str, ...]
     references: tuple[str, ...]
     volume_costs: tuple[VolumeCosts, ...]
+    elsewhere: tuple[Elsewhere, ...]
     leaks: tuple[str, ...]
     alike: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, tuple[Cell, ...]], ...]
     doubling: tuple[str, ...]
     losses: tuple[Losses, ...] = ()
     absent: tuple[str, ...] = ()
@@ -121,13 +133,39 @@ class ReportView:
         """Rows of that table: a candidate's label, and its amounts."""
         return [(one.label, [Cell(money(usd), usd) for usd in cost_amounts(one)]) for one in self.volume_costs]
 
+    @property
+    def pair_titles(self) -> tuple[str, ...]:
+        """Headings of the table of pairs, after the strategy's."""
+        return pair_titles()
+
+    @property
+    def there_titles(self) -> tuple[str, ...]:
+        """Headings of the tables of ``elsewhere``, after the strategy's."""
+        return there_titles()
+
+    def there_rows(self, there: Elsewhere) -> list[tuple[str, tuple[str, ...]]]:
+        """Rows of such a table: a candidate's label, and its cells."""
+        return [(one.label, there_cells(one)) for one in there.candidates]
+
     def key_of(self, label: str) -> str:
         """Return the letters that stand for a candidate."""
         return next(row.key for row in self.rows if row.label == label)
 
 
-def report_view(comparison: Comparison, recommendation: Recommendation) -> ReportView:
-    """Gather what the report shows; it depends on the study's folder alone."""
+def report_view(
+    comparison: Comparison, recommendation: Recommendation, machines: Sequence[str] | None = None
+) -> ReportView:
+    """Gather what the report shows; it depends on the study's folder and, for other machines, on the price table.
+
+    Args:
+        comparison: what the study found.
+        recommendation: made of it.
+        machines: of the price table; None: those that the study names.
+
+    Raises:
+        ConfigError: a machine is unknown.
+    """
+    config = comparison.study.plan.config
     evidence = evidence_of(comparison)
     rows, metrics = table_of(comparison, recommendation), comparison.definition.metrics
     keys = {row.label: row.key for row in rows}
@@ -136,11 +174,13 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
     first = {
         c.label: read_trial_predictions(comparison.study.folder, c.results[0].spec.id) for c in comparison.candidates
     }
-    chosen, curves = recommendation.chosen, learning_curves(comparison)
+    chosen, curves = recommendation.chosen, learning_curves(comparison, evidence.curves)
     choices = () if chosen is None else choices_by_volume(comparison, recommendation.limits, recommendation.volume)
     shown = {candidate.label: keys[candidate.label] for candidate in main}
     panels, forgetting = calibration_panels(keyed), forgetting_of(keyed)
+    sided = sides_of(comparison.study.folder, keyed)
     methods = methods_text(comparison, has_calibration=bool(panels), has_forgetting=bool(forgetting))
+    has_search = any(row.search is not None for row in rows)
     scale = scale_of([end for row in rows for end in (row.low, row.high)]) if rows else None
     seeds = [[r.metrics[comparison.metric] for r in c.results] for c in comparison.candidates]
     return ReportView(
@@ -151,8 +191,8 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         choices=choices,
         rows=rows,
         verdicts=VERDICTS,
-        columns=candidate_columns(comparison, recommendation.volume),
-        cells=tuple(candidate_cells(row, metrics) for row in rows),
+        columns=candidate_columns(comparison, recommendation.volume, has_search=has_search),
+        cells=tuple(candidate_cells(row, metrics, has_search=has_search) for row in rows),
         strips=() if scale is None else tuple(strip_of(row, s, scale) for row, s in zip(rows, seeds, strict=True)),
         trial_columns=trial_columns(comparison),
         trials=trial_cells(comparison),
@@ -163,6 +203,7 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         curve_narrow=curve_chart(curves, metric_name(comparison.metric), is_wide=False) if curves else "",
         forgetting=forgetting,
         panels=panels,
+        sided=sided,
         confusion=None if chosen is None else confusion_of(chosen.label, comparison.definition.labels, chosen.runs),
         disagreements=disagreements(shown, first, read_test_rows(comparison.study.folder), comparison.definition.kind),
         shown={key: label for label, key in shown.items()},
@@ -171,13 +212,18 @@ def report_view(comparison: Comparison, recommendation: Recommendation) -> Repor
         methods=methods,
         references=references(methods),
         volume_costs=costs_at_volumes(main),
+        elsewhere=tuple(
+            elsewhere(comparison, name, config.prices)
+            for name in dict.fromkeys(config.machines if machines is None else machines)
+        ),
         leaks=_leaks(evidence),
         alike=tuple((pair.label, pair.equivalence.text) for pair in evidence.pairs if not _is_apart(pair)),
+        pairs=tuple(pair_cells(pair) for pair in evidence.pairs),
         doubling=tuple(curve.text for curve in evidence.curves),
         losses=losses_of(comparison.candidates, first),
         absent=()
         if not rows
-        else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels))),
+        else tuple(_absent(curves=bool(curves), forgetting=bool(forgetting), panels=bool(panels), sided=bool(sided))),
     )
 
 
@@ -195,11 +241,13 @@ def _leaks(evidence: Evidence) -> tuple[str, ...]:
     return (evidence.leaks.text, *without)
 
 
-def _absent(*, curves: bool, forgetting: bool, panels: bool) -> list[str]:
+def _absent(*, curves: bool, forgetting: bool, panels: bool, sided: bool) -> list[str]:
     missing = {
         "Learning curves: all trials had as many training rows; --train-sizes 32,128,all draws them.": curves,
         "Forgetting: no trial of this study measured it.": forgetting,
         "Calibration: no strategy gave a probability for every row.": panels,
+        "Robustness, fairness, bias, toxicity: taskfit evaluate on the predictor of a trial, with --holistic --save, "
+        "keeps them for this report.": sided,
     }
     return [sentence for sentence, is_there in missing.items() if not is_there]
 

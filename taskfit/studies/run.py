@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -10,25 +9,40 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from taskfit.errors import ResourceError
 from taskfit.files import remove_unfinished
 from taskfit.models.service import is_service_name
 from taskfit.studies.candidate import Key
 from taskfit.studies.candidates import key_of
-from taskfit.studies.events import CandidateStopped, OnEvent, TrialEnded, TrialFound, TrialSaid, TrialStarted, ignore
+from taskfit.studies.events import (
+    CandidateStopped,
+    OnEvent,
+    TrialEnded,
+    TrialFound,
+    TrialLeftOut,
+    TrialSaid,
+    TrialStarted,
+    ignore,
+)
+from taskfit.studies.expected import expected_s
 from taskfit.studies.folder import locked
+from taskfit.studies.jobs import has_room, usable_cores
+from taskfit.studies.left_out import cheapest_first, write_left_out
+from taskfit.studies.outcome import failed_result, late_result
 from taskfit.studies.process import Child, Raised, start, start_server, wait_any
 from taskfit.studies.result import TrialResult, read_result, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.schedule import Schedule, next_trials
 from taskfit.studies.spec import Plan, StudyConfig, TrialSpec
+from taskfit.studies.spent import OUT_OF_BUDGET, Purse
 from taskfit.studies.trial import TrialJob, run_trial
+from taskfit.studies.words import seconds
 
-__all__ = ["must_run", "run", "usable_cores"]
+__all__ = ["must_run", "run"]
 
 _POLL_S = 0.5
-_OUTSIDE_SIGNALS = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"})
-_MEMORY_HINT = "most often the machine ran out of memory: take fewer --workers, a smaller model, or a larger machine"
 
 
 def run(plan: Plan, folder: Path, *, on_event: OnEvent = ignore, rooms: Rooms = ROOMS) -> list[TrialResult]:
@@ -37,6 +51,10 @@ def run(plan: Plan, folder: Path, *, on_event: OnEvent = ignore, rooms: Rooms = 
     Finished trials are kept. Failed and timed-out ones too, unless ``config.is_retrying_failed`` or the time-out has
     been raised since; killed ones and those that lacked disk or memory are run again, for the cause lies outside
     them. A damaged trial folder is run again. ``folder`` is where ``study.json`` of this plan lies.
+
+    Under a budget the first seed of everything runs before any second, the cheapest first; what is expected to take
+    more than is left is not started, and what runs when the budget is spent is stopped. Both are kept with the reason
+    (``taskfit.studies.left_out``), and run by a later call with a larger budget.
 
     Raises:
         StudyError: another process works on the folder.
@@ -57,14 +75,6 @@ def must_run(result: TrialResult | None, config: StudyConfig) -> bool:
     return config.is_retrying_failed or (
         result.status == "timed-out" and _is_longer(config.timeout_s, result.timeout_s)
     )
-
-
-def usable_cores() -> int:
-    """Return the number of processor cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # this system does not say
-        return os.cpu_count() or 1
 
 
 def _is_longer(timeout_s: float | None, earlier_s: float | None) -> bool:
@@ -95,6 +105,8 @@ class _Session:
     found: dict[str, TrialResult] = field(default_factory=dict)
     results: dict[str, TrialResult] = field(default_factory=dict)
     stopped: set[Key] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
+    purse: Purse | None = None
     total: int = 0
 
     def run(self) -> list[TrialResult]:
@@ -103,14 +115,22 @@ class _Session:
             earlier = read_result(self.folder, spec)
             if earlier is not None and not must_run(earlier, self.plan.config):
                 self.found[spec.id] = earlier
-        while True:
-            schedule = next_trials(self.plan, self.folder, self.found | self.results)
-            self._tell(schedule)
-            if not schedule.waiting:
-                break
-            self._run_all(schedule.waiting)
-        found = self.found | self.results
-        return [found[spec.id] for spec in self._specs if spec.id in found]
+        try:
+            while True:
+                schedule = next_trials(self.plan, self.folder, self._ended, self.left_out.keys())
+                self._tell(schedule)
+                if not schedule.waiting:
+                    break
+                self._run_all(schedule.waiting)
+        finally:
+            if self.purse is not None:
+                self.purse.close()
+        write_left_out(self.folder, self.left_out)
+        return [self._ended[spec.id] for spec in self._specs if spec.id in self._ended]
+
+    @property
+    def _ended(self) -> dict[str, TrialResult]:
+        return self.found | self.results
 
     @property
     def _specs(self) -> tuple[TrialSpec, ...]:
@@ -130,28 +150,65 @@ class _Session:
                 self.on_event(CandidateStopped(spec, why))
 
     def _run_all(self, specs: Sequence[TrialSpec]) -> None:
+        config = self.plan.config
+        if self.purse is None:
+            self.purse = Purse(self.folder, config.budget, self.plan.price.usd_per_hour)
+            write_left_out(self.folder, {})  # of an earlier run, for which this one may make up
         self.waiting = list(specs)
+        if config.budget is not None:
+            self.waiting = cheapest_first(specs, {spec.id: self._expected_s(spec) for spec in specs})
         models = {spec.model for spec in self.plan.trials if spec.model is not None}
         start_server(has_models=not all(map(is_service_name, models)))
         try:
             while self.waiting or self.running:
-                self._start_some()
-                wait_any([trial.child for trial in self.running], _POLL_S)
+                self._start_some(self.purse)
+                wait_any([trial.child for trial in self.running], min(_POLL_S, max(0.0, self.purse.left_s())))
+                self.purse.count(is_working=any(trial.child.began_at is not None for trial in self.running))
                 for trial in list(self.running):
                     self._look_at(trial)
+                if self.purse.left_s() <= 0:
+                    self._stop_running()
         finally:
             for trial in self.running:
                 trial.child.kill()
 
-    def _start_some(self) -> None:
-        while self.waiting and len(self.running) < self.plan.config.workers:
-            left_s = self._left_s()
-            spec = self.waiting.pop(0)
-            number = len(self.found) + len(self.results) + len(self.running) + 1
-            self.on_event(TrialStarted(spec, number, self.total, left_s))
-            log = work_folder(self.folder, spec.id).resolve() / "log.txt"
-            log.unlink(missing_ok=True)
-            self.running.append(_Running(spec, start(run_trial, self._job(spec), log)))
+    def _start_some(self, purse: Purse) -> None:
+        memory = psutil.virtual_memory().total
+        while self.waiting and len(self.running) < self.plan.jobs:
+            spec = self.waiting[0]
+            why = purse.why_not(self._expected_s(spec), self._promised_usd(spec))
+            if not why and not has_room(spec, [trial.spec for trial in self.running], memory):
+                return
+            self.waiting.pop(0)
+            if why:
+                self._leave_out(spec, why)
+            else:
+                self._start(spec)
+
+    def _start(self, spec: TrialSpec) -> None:
+        number = len(self.found) + len(self.results) + len(self.running) + 1
+        self.on_event(TrialStarted(spec, number, self.total, self._left_s(spec)))
+        log = work_folder(self.folder, spec.id).resolve() / "log.txt"
+        log.unlink(missing_ok=True)
+        self.running.append(_Running(spec, start(run_trial, self._job(spec), log)))
+
+    def _leave_out(self, spec: TrialSpec, why: str) -> None:
+        self.left_out[spec.id] = why
+        write_left_out(self.folder, self.left_out)
+        self.on_event(TrialLeftOut(spec, why))
+
+    def _stop_running(self) -> None:
+        """Stop what runs when the budget is spent; it keeps its scratch folder, to go on from."""
+        for trial in list(self.running):
+            wall_s = trial.wall_s
+            trial.child.kill()
+            trial.child.close()
+            self.running.remove(trial)
+            found = read_result(self.folder, trial.spec)
+            if found is not None and found.is_done:  # in its last moments
+                self._end(found)
+            else:
+                self._leave_out(trial.spec, f"stopped after {seconds(wall_s)}, when the budget was spent")
 
     def _look_at(self, trial: _Running) -> None:
         has_ended = trial.child.has_ended  # before the last messages are read, so that none is missed
@@ -163,12 +220,20 @@ class _Session:
             return
         wall_s = trial.wall_s
         trial.child.kill()
+        outcome = trial.child.outcome
+        if isinstance(outcome, Raised) and outcome.message.startswith(OUT_OF_BUDGET):
+            trial.child.close()
+            self.running.remove(trial)
+            self._leave_out(trial.spec, f"stopped after {seconds(wall_s)}: {outcome.message}")
+            return
         result = self._result(trial, wall_s, is_late=is_late and not has_ended)
         trial.child.close()
         self.running.remove(trial)
-        self.results[trial.spec.id] = result
-        done = len(self.found) + len(self.results)
-        self.on_event(TrialEnded(result, done, self.total, self._left_s()))
+        self._end(result)
+
+    def _end(self, result: TrialResult) -> None:
+        self.results[result.spec.id] = result
+        self.on_event(TrialEnded(result, len(self._ended), self.total, self._left_s()))
 
     def _result(self, trial: _Running, wall_s: float, is_late: bool) -> TrialResult:
         work = work_folder(self.folder, trial.spec.id)
@@ -177,7 +242,10 @@ class _Session:
             shutil.rmtree(work, ignore_errors=True)
             return found
         timeout_s = self.plan.config.timeout_s
-        result = _late(trial.spec, wall_s, timeout_s) if is_late else _failure(trial, wall_s, timeout_s)
+        if is_late:
+            result = late_result(trial.spec, wall_s, timeout_s)
+        else:
+            result = failed_result(trial.spec, trial.child, wall_s, timeout_s)
         with suppress(ResourceError):  # a failure that cannot be noted is found again by the next run
             write_trial(self.folder, result, log=work / "log.txt")
         if result.status == "failed":
@@ -191,62 +259,46 @@ class _Session:
             spec=spec,
             task_path=self.plan.task_path.resolve(),
             task_fingerprint=self.plan.task_fingerprint,
-            threads=max(1, usable_cores() // config.workers),
+            threads=self.plan.threads or usable_cores(),
             hardware=config.hardware,
+            shared_cores=0 if self.plan.jobs == 1 else usable_cores(),
+            budget_usd=None if config.budget is None else config.budget.usd,
+            usd_per_hour=self.plan.price.usd_per_hour,
             retain=config.retain,
             prices=config.prices,
             timeout_s=config.timeout_s,
             rooms=self.rooms,
         )
 
-    def _left_s(self) -> float | None:
-        ended = self.found | self.results
-        running = {trial.spec.id for trial in self.running}
-        specs = [spec for spec in self.plan.trials if spec.id not in ended and spec.id not in running]
+    def _left_s(self, *starting: TrialSpec) -> float | None:
+        known = self._ended.keys() | self.left_out.keys() | {trial.spec.id for trial in self.running}
+        specs = [spec for spec in self.plan.trials if spec.id not in known]
         later = [spec for spec in self.waiting if spec.seed >= self.plan.config.seeds]
-        expected = [self._expected_s(spec) for spec in (*specs, *later) if key_of(spec) not in self.stopped]
+        ahead = {spec.id: spec for spec in (*specs, *later, *starting) if key_of(spec) not in self.stopped}
+        expected = [self._expected_s(spec) for spec in ahead.values()]
         for trial in self.running:
-            seconds = self._expected_s(trial.spec)
-            expected.append(None if seconds is None else max(0.0, seconds - trial.wall_s))
-        return _sum_known(expected, self.plan.config.workers)
+            whole_s = self._expected_s(trial.spec)
+            expected.append(None if whole_s is None else max(0.0, whole_s - trial.wall_s))
+        left = _sum_known(expected, self.plan.jobs)
+        return left if left is None or self.purse is None else min(left, max(0.0, self.purse.left_s()))
 
     def _expected_s(self, spec: TrialSpec) -> float | None:
-        alike = [
-            r.wall_s for r in self.results.values() if (r.spec.strategy, r.spec.model) == (spec.strategy, spec.model)
-        ]
-        return sum(alike) / len(alike) if alike else spec.forecast_s
+        return expected_s(spec, self._ended.values())
+
+    def _promised_usd(self, spec: TrialSpec) -> float:
+        """Money to services of a trial to be started, and of those that run."""
+        models = [one for one in (spec, *(trial.spec for trial in self.running)) if _is_service(one)]
+        return sum(one.forecast_usd or 0.0 for one in models)
 
 
-def _sum_known(seconds: Iterable[float | None], workers: int) -> float | None:
+def _is_service(spec: TrialSpec) -> bool:
+    return spec.model is not None and is_service_name(spec.model)
+
+
+def _sum_known(seconds: Iterable[float | None], jobs: int) -> float | None:
     total = 0.0
     for value in seconds:
         if value is None:
             return None
         total += value
-    return total / workers
-
-
-def _late(spec: TrialSpec, wall_s: float, timeout_s: float | None) -> TrialResult:
-    message = f"stopped after {wall_s:.0f} s; the limit is {timeout_s:g} s"
-    hint = "raise --timeout-s: the trial then goes on from its last checkpoint"
-    return TrialResult(spec, "timed-out", "TimeOut", message, hint, wall_s=wall_s, timeout_s=timeout_s)
-
-
-def _failure(trial: _Running, wall_s: float, timeout_s: float | None) -> TrialResult:
-    def result(status: str, reason: str, message: str, hint: str | None) -> TrialResult:
-        return TrialResult(trial.spec, status, reason, message, hint, wall_s=wall_s, timeout_s=timeout_s)  # type: ignore[arg-type]
-
-    outcome, name, code = trial.child.outcome, trial.child.signal_name, trial.child.exit_code
-    if isinstance(outcome, Raised):
-        return result("failed", outcome.reason, outcome.message, outcome.hint)
-    if name in _OUTSIDE_SIGNALS:
-        return result("killed", name, f"killed from outside by {name} after {wall_s:.0f} s", _MEMORY_HINT)
-    if name is not None:
-        return result("failed", name, f"crashed with {name} after {wall_s:.0f} s", "log.txt holds the traceback")
-    if code == _LOST_EXIT_CODE:
-        return result("killed", "lost", f"its process was lost after {wall_s:.0f} s", _MEMORY_HINT)
-    return result("failed", "exit", f"its process ended with code {code} and wrote no result", "log.txt may say why")
-
-
-_LOST_EXIT_CODE = 255
-"""What multiprocessing gives when the fork server itself is gone."""
+    return total / jobs

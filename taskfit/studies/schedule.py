@@ -14,8 +14,8 @@ p-values are adjusted for that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,14 +57,18 @@ class Schedule:
     open_trials: int = 0
 
 
-def next_trials(plan: Plan, folder: Path, results: Mapping[str, TrialResult]) -> Schedule:
+def next_trials(
+    plan: Plan, folder: Path, results: Mapping[str, TrialResult], left_out: Collection[str] = ()
+) -> Schedule:
     """Decide what runs next.
 
     Args:
         plan: of the study.
         folder: the study's, which holds the predictions of finished trials.
         results: by trial id, of all trials that need not run (again).
+        left_out: ids of trials for which the budget has no room; a strategy without its first seed gets no other.
     """
+    whole, plan = plan, _without(plan, left_out) if left_out else plan
     first = [spec for spec in plan.trials if spec.seed == 0]
     if missing := _missing(first, results):
         return Schedule(missing, open_trials=len(_missing(plan.trials, results)))
@@ -75,8 +79,14 @@ def next_trials(plan: Plan, folder: Path, results: Mapping[str, TrialResult]) ->
     stopped = {key: why for key, why in stopped.items() if _missing([s for s in further if key_of(s) == key], results)}
     if missing := _missing([spec for spec in further if key_of(spec) not in stopped], results):
         return Schedule(missing, stopped, len(missing))
-    extra = _extra(plan, folder, results)
+    extra = _extra(whole, folder, results, left_out)
     return Schedule(extra, stopped, len(extra))
+
+
+def _without(plan: Plan, left_out: Collection[str]) -> Plan:
+    lost = {key_of(spec) for spec in plan.trials if spec.seed == 0 and spec.id in left_out}
+    kept = tuple(spec for spec in plan.trials if spec.id not in left_out and key_of(spec) not in lost)
+    return replace(plan, trials=kept)
 
 
 def is_hopeless(metric: str, one: Candidate, best: Candidate) -> bool:
@@ -143,7 +153,9 @@ def _far_over(candidate: Candidate, volume: int, limits: Limits) -> str:
     return " and ".join(over_limits(candidate, volume, limits.looser(_SLACK)))
 
 
-def _extra(plan: Plan, folder: Path, results: Mapping[str, TrialResult]) -> tuple[TrialSpec, ...]:
+def _extra(
+    plan: Plan, folder: Path, results: Mapping[str, TrialResult], left_out: Collection[str]
+) -> tuple[TrialSpec, ...]:
     """Return one seed more for each of the two between whom the decision is open, if seeds can close it."""
     if not plan.extra_trials:
         return ()
@@ -153,7 +165,7 @@ def _extra(plan: Plan, folder: Path, results: Mapping[str, TrialResult]) -> tupl
     specs: list[TrialSpec] = []
     for candidate in open_pair(plan, candidates, _metric(plan)):
         left = [s for s in plan.extra_trials if key_of(s) == candidate.key and s.id not in results]
-        specs += left[:1]
+        specs += [spec for spec in left[:1] if spec.id not in left_out]
     return tuple(specs)
 
 

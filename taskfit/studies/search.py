@@ -85,6 +85,11 @@ class Tune:
         return getattr(self.strategy, "program", None)
 
     @property
+    def learns_from_teacher(self) -> bool:
+        """Whether the searched strategy does."""
+        return bool(getattr(self.strategy, "learns_from_teacher", False))
+
+    @property
     def effort(self) -> float:
         """What the search costs at most, in trainings of the default; for a forecast."""
         tries = self.tries or DEFAULT_TRIES

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from taskfit.studies.budget import StudyBudget
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -77,8 +79,11 @@ class StudyConfig:
         limits: what a recommended strategy may cost.
         usd_per_label: price of a labelled row, in US dollars; part of what a strategy costs.
         timeout_s: seconds after which a trial is stopped; None: never.
-        workers: trials that run at the same time. Above 1 their seconds are those of a shared machine.
+        jobs: most trials that run at the same time; None: as many as the machine is made for, see
+            ``taskfit.studies.jobs``. No figure hangs on it; seconds of trials that ran side by side do.
+        budget: most that all trials together may take, over all runs; None: no cap.
         hardware: name in the hardware price table; None: the table's default.
+        machines: names in the price table; what the study would cost there is forecast in the report.
         prices: the user's own price table, which goes before the shipped one.
         is_retrying_failed: run failed and timed-out trials again. Killed ones are always run again.
         retain: files that forgetting is measured on, or ``none``; empty: the task file's, or the shipped suite.
@@ -94,8 +99,10 @@ class StudyConfig:
     limits: Limits = Limits()
     usd_per_label: float = 0.0
     timeout_s: float | None = None
-    workers: int = 1
+    jobs: int | None = None
+    budget: StudyBudget | None = None
     hardware: str | None = None
+    machines: tuple[str, ...] = ()
     prices: Path | None = None
     is_retrying_failed: bool = False
     retain: tuple[str, ...] = ()
@@ -218,6 +225,8 @@ class Plan:
         detectable_difference: smallest difference in accuracy that the test set can show with 80 % power;
             None where it is not known.
         notes: sentences for the user.
+        threads: that each trial computes with; 0: all cores, in studies of earlier versions.
+        jobs: most trials at the same time.
     """
 
     task_path: Path
@@ -232,6 +241,8 @@ class Plan:
     detectable_difference: float | None = None
     notes: tuple[str, ...] = ()
     extra_trials: tuple[TrialSpec, ...] = ()
+    threads: int = 0
+    jobs: int = 1
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfit.errors import ConfigError, StudyError
+from taskfit.studies.budget import StudyBudget
+from taskfit.studies.events import ignore_line
 from taskfit.studies.folder import locked, read_json, write_json
+from taskfit.studies.jobs import usable_cores
 from taskfit.studies.leaked_rows import write_leaked_rows
 from taskfit.studies.spec import FORMAT, Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec
 from taskfit.studies.test_rows import write_test_rows
@@ -41,10 +44,15 @@ class Study:
     machine: Mapping[str, Value]
 
 
-def open_folder(plan: Plan, task: Task, folder: Path) -> None:
+def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None] = ignore_line) -> Plan:
     """Make the study's folder, or make sure that an existing one belongs to the same plan.
 
-    Volume, limits, time-out, workers and prices may differ between runs: no result depends on them.
+    Volume, limits, time-out, budget, jobs and prices may differ between runs: no result depends on them. The number of
+    threads stays that of the first run, for the last digits of figures may hang on it. ``say`` takes a line of progress
+    where the search for leaks takes long.
+
+    Returns:
+        The plan to run, with the threads that the study began with.
 
     Raises:
         StudyError: the folder belongs to another plan (each difference is named), to something else, or is in use.
@@ -60,10 +68,12 @@ def open_folder(plan: Plan, task: Task, folder: Path) -> None:
     with locked(folder):
         if (folder / _FILE).exists():
             _check_identity(folder, identity)
+            plan = replace(plan, threads=read_study(folder).plan.threads)
         else:
             write_test_rows(folder, task)
-            write_leaked_rows(folder, task)
+            write_leaked_rows(folder, task, say)
         write_json(folder / _FILE, _to_json(plan, identity))
+    return plan
 
 
 def read_study(folder: Path) -> Study:
@@ -90,8 +100,6 @@ def read_study(folder: Path) -> Study:
 def machine() -> dict[str, Value]:
     """Return processor, cores, memory (bytes) and system of this machine."""
     import psutil
-
-    from taskfit.studies.run import usable_cores
 
     return {
         "processor": _processor(),
@@ -184,7 +192,9 @@ def _plan_from(values: dict[str, Any]) -> Plan:
     config = dict(values["config"])
     config["limits"] = Limits(**config["limits"])
     config["prices"] = None if config["prices"] is None else Path(config["prices"])
-    for name in ("strategies", "models", "train_sizes", "retain"):
+    config["budget"] = None if config.get("budget") is None else StudyBudget(**config["budget"])
+    config.setdefault("jobs", config.pop("workers", None))  # its name in studies of earlier versions
+    for name in ("strategies", "models", "train_sizes", "retain", "machines"):
         config[name] = tuple(config.get(name, ()))
     return Plan(
         task_path=Path(values["task_path"]),
@@ -199,4 +209,6 @@ def _plan_from(values: dict[str, Any]) -> Plan:
         skipped=tuple(Skipped(**entry) for entry in values["skipped"]),
         detectable_difference=values["detectable_difference"],
         notes=tuple(values["notes"]),
+        threads=int(values.get("threads", 0)),
+        jobs=int(values.get("jobs", 1)),
     )

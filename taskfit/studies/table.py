@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.limits import over_limits
+from taskfit.studies.search_gain import Gain, gain_of
 
 if TYPE_CHECKING:
     from taskfit.studies.candidate import Candidate
@@ -36,6 +37,7 @@ class TableRow:
         fit_memory_bytes, predict_memory_bytes, artefact_bytes: sizes.
         tokens_in_per_row, tokens_out_per_row, flops_fit, flops_per_row: counted work; None where not countable.
         is_pareto: no other is at least as good and as cheap.
+        search: what searching its parameters bought on validation rows; None where nothing was searched.
     """
 
     key: str
@@ -69,6 +71,7 @@ class TableRow:
     flops_fit: float | None
     flops_per_row: float | None
     is_pareto: bool
+    search: Gain | None = None
 
 
 def table_of(comparison: Comparison, recommendation: Recommendation) -> tuple[TableRow, ...]:
@@ -113,6 +116,7 @@ def _row(key: str, candidate: Candidate, comparison: Comparison, recommendation:
         flops_fit=cost.flops_fit,
         flops_per_row=cost.flops_per_row,
         is_pareto=candidate.is_pareto,
+        search=gain_of(candidate.results),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from taskfit.costs.meter import Meter, folder_bytes
-from taskfit.costs.trial_cost import trial_cost
+from taskfit.costs.trial_cost import FurtherModel, trial_cost
 from taskfit.errors import StudyError
 from taskfit.studies.costing import architecture_of, priced_machine, priced_service
 from taskfit.studies.folder import disk_full_named
@@ -25,13 +25,14 @@ from taskfit.studies.predictions import StoredPrediction, stored
 from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.scoring import score_all
+from taskfit.studies.search_gain import found_by_search
 from taskfit.studies.spec import TrialSpec
 
 if TYPE_CHECKING:
     from taskfit.costs.trial_cost import TrialCost
     from taskfit.models.language_model import LanguageModel
     from taskfit.models.service import ServiceModel
-    from taskfit.strategy.contract import Budget, Prediction, Predictor, Strategy
+    from taskfit.strategy.contract import Budget, Elsewhere, Prediction, Predictor, Strategy
     from taskfit.tasks.task import Task, Value
 
 __all__ = ["TrialJob", "run_trial", "versions"]
@@ -51,6 +52,9 @@ class TrialJob:
         hardware: name in the price table; None: its default.
         prices: the user's price table.
         retain: what forgetting is measured on; see :func:`taskfit.evaluation.retained.read_retained`.
+        shared_cores: of the machine, where other trials may run at the same time; 0: it runs alone.
+        budget_usd: of the whole study; None: no cap in money.
+        usd_per_hour: of the machine.
     """
 
     study: Path
@@ -62,6 +66,9 @@ class TrialJob:
     prices: Path | None = None
     timeout_s: float | None = None
     retain: tuple[str, ...] = ()
+    shared_cores: int = 0
+    budget_usd: float | None = None
+    usd_per_hour: float = 0.0
     rooms: Rooms = ROOMS
 
 
@@ -110,9 +117,10 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         predictions = list(predictor.predict(task.test))
     _note_cache(predictor, notes)
     notes.extend(getattr(predictor, "notes", ()))
-    findings = {"forgetting": memory.compared_with(predictor, say).to_json()}
+    findings: dict[str, Value] = {"forgetting": memory.compared_with(predictor, say).to_json()}
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
+    findings |= found_by_search(saved)
     cost = trial_cost(
         fit.measured,
         predict.measured,
@@ -124,8 +132,11 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
         needs_model=model is not None,
         machine=priced_machine(job.hardware, job.prices),
         service=priced_service(spec.model, job.prices),
+        shared_cores=job.shared_cores,
+        further=[_further(one, job) for one in getattr(predictor, "elsewhere", ())],
     )
-    _note_forecast(spec, strategy, cost)
+    if not job.shared_cores:  # seconds beside others would spoil what forecasts learn from
+        _note_forecast(spec, strategy, cost)
     _note_cost(saved, cost.to_json(), findings)
     result = TrialResult(
         spec,
@@ -149,6 +160,13 @@ def _config_of(model: LanguageModel | None) -> Mapping[str, Value] | None:
     config = getattr(model.module, "config", None)
     values: Mapping[str, Value] | None = None if config is None else config.to_dict()
     return values
+
+
+def _further(one: Elsewhere, job: TrialJob) -> FurtherModel:
+    """Price what a strategy did on a model that it named itself."""
+    is_service = one.model.architecture == "service"
+    price = priced_service(one.model.name, job.prices) if is_service else None
+    return FurtherModel(architecture_of(_config_of(one.model)), price, one.fit_work, one.predict_work)
 
 
 def _note_cache(predictor: Predictor, notes: list[str]) -> None:
@@ -223,7 +241,10 @@ def _model(job: TrialJob) -> LanguageModel | None:
         )
     price = priced_service(job.spec.model, job.prices)
     if price is not None:
-        cast("ServiceModel", model).usd_per_mtok = (price.usd_per_mtok_in, price.usd_per_mtok_out)
+        from taskfit.studies.spent import give_purse
+
+        rates = (price.usd_per_mtok_in, price.usd_per_mtok_out)
+        give_purse(cast("ServiceModel", model), rates, job.study, job.budget_usd, job.usd_per_hour)
     return model
 
 

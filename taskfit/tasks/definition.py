@@ -97,6 +97,8 @@ class TaskDefinition:
 
     def written_target(self, row: Row, wording: int = 0) -> str:
         """Render the wording's target template as it stands; :meth:`target_text` is the answer to train on."""
+        if row.teacher is not None:
+            return row.teacher.answer.strip()
         return self._rendered(self._wording(wording).target, row, wording).strip()
 
     def options(self, row: Row, wording: int = 0) -> tuple[Option, ...]:
@@ -116,7 +118,10 @@ class TaskDefinition:
         """Return the right answers, in the terms in which predictions answer: label value, option value, or texts.
 
         Empty references are left out. The text of an option, or of a label in the first wording, counts as its value.
+        A teacher's answer goes before those of the data.
         """
+        if row.teacher is not None:
+            return (row.teacher.answer,)
         texts = (self._rendered(source, row, 0).strip() for source in self.references)
         answers = tuple(dict.fromkeys(text for text in texts if text))
         if self.kind == "generation" or (
@@ -130,6 +135,8 @@ class TaskDefinition:
 
     def rationale_text(self, row: Row) -> str:
         """Render the reasons given for the row's answer; empty where the task or the row has none."""
+        if row.teacher is not None:
+            return row.teacher.rationale.strip()
         if self.rationale is None:
             return ""
         try:

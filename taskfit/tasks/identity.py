@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ def fingerprint(definition: TaskDefinition, splits: Mapping[Split, Sequence[Row]
         digest.update(f"\n{split} {len(rows)}\n".encode())
         for row in rows:
             digest.update(canonical_json([row.id, row.fields]).encode())
+            if row.teacher is not None:
+                digest.update(canonical_json(asdict(row.teacher)).encode())
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 import math
@@ -15,17 +16,17 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from taskfit.errors import DataError, nearest
 from taskfit.tasks.task import Value
 
-__all__ = ["FORMATS", "RawRow", "plain_value", "read_file"]
+__all__ = ["FORMATS", "BrokenRow", "RawRow", "plain_value", "read_each", "read_file"]
 
 MAX_LINE_BYTES = 256 * 2**20
 """A line longer than this is refused: it would be a broken file, or an attack on memory."""
 
-_COMPRESSIONS = (".gz", ".xz", ".bz2")
+_COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +37,45 @@ class RawRow:
     place: str
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A row that cannot be read, though those behind it can: the error that :func:`read_file` raises for it."""
+
+    error: DataError
+
+
 def read_file(path: Path) -> Iterator[RawRow]:
     """Yield the rows of one file, in order, in constant memory (a ``.json`` file with one list is held whole).
 
     The format is told by the name: ``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, each alone or
-    with ``.gz``, ``.xz`` or ``.bz2`` behind it. Text is UTF-8, with or without a byte order mark. CSV follows RFC 4180;
-    TSV has no quoting. Values of CSV and TSV are texts. Dates and decimals of Parquet become texts.
+    with ``.gz``, ``.xz``, ``.bz2`` or ``.zst`` behind it. Text is UTF-8, with or without a byte order mark. CSV follows
+    RFC 4180; TSV has no quoting. Values of CSV and TSV are texts. Dates and decimals of Parquet become texts.
 
     Raises:
         DataError: the file is missing, of another format, damaged, not UTF-8, or a line of it is broken; the message
             names file and line.
+    """
+    for row in read_each(path):
+        if isinstance(row, BrokenRow):
+            raise row.error
+        yield row
+
+
+def read_each(path: Path) -> Iterator[RawRow | BrokenRow]:
+    """Yield the rows of one file as :func:`read_file` does; a row that alone is broken does not end it.
+
+    That is a line of JSON Lines that is no JSON object; one that is not UTF-8; a record of CSV with too few columns; a
+    row of Parquet with a text that is not UTF-8 or a value that JSON cannot hold.
+
+    Raises:
+        DataError: the file as a whole cannot be read, or nobody could tell where the next row begins.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSIONS else (suffixes or [""])[-1]
     if kind not in FORMATS:
         known = ", ".join(FORMATS)
         raise DataError(
-            f"{path}: rows must be in a file that ends in {known}, optionally with .gz, .xz or .bz2 behind it"
+            f"{path}: rows must be in a file that ends in {known}, optionally with {', '.join(_COMPRESSIONS)} behind it"
         )
     try:
         with _opened(path) as stream:
@@ -90,29 +113,52 @@ def plain_value(value: object, place: str) -> Value:
     )
 
 
-def _read_json_lines(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
+class _NotUtf8Error(DataError):
+    """A line that cannot be decoded, with its bytes."""
+
+    def __init__(self, message: str, hint: str, line: bytes) -> None:
+        super().__init__(message, hint)
+        self.line = line
+
+
+def _read_json_lines(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
     for number, line in _text_lines(stream, path):
-        if line.strip():
+        if isinstance(line, _NotUtf8Error):
+            yield BrokenRow(line)
+        elif line.strip():
             yield _json_row(line, f"{path}:{number}")
 
 
-def _read_json(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _read_json(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
     """A list of objects, or JSON Lines under the name ``.json``."""
     lines = _text_lines(stream, path)
     for number, line in lines:
+        if isinstance(line, _NotUtf8Error):
+            yield BrokenRow(line)
+            continue
         if not line.strip():
             continue
         if not line.lstrip().startswith("["):
             yield _json_row(line, f"{path}:{number}")
             continue
-        text = line + "".join(rest for _, rest in lines)
+        text = line + "".join(_sound(rest) for _, rest in lines)
         items = _json_value(text, str(path))
         for position, item in enumerate(cast("list[Value]", items), start=1):
             yield RawRow(_object(item, f"{path}[{position}]"), f"{path}[{position}]")
 
 
-def _json_row(line: str, place: str) -> RawRow:
-    return RawRow(_object(_json_value(line, place), place), place)
+def _json_row(line: str, place: str) -> RawRow | BrokenRow:
+    try:
+        return RawRow(_object(_json_value(line, place), place), place)
+    except DataError as error:
+        return BrokenRow(error)
+
+
+def _sound(line: str | _NotUtf8Error) -> str:
+    """Return a line where nothing can be read without it."""
+    if isinstance(line, _NotUtf8Error):
+        raise line
+    return line
 
 
 def _json_value(text: str, place: str) -> Value:
@@ -158,15 +204,26 @@ def _unique_keys(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     return fields
 
 
-def _read_csv(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _read_csv(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
     csv.field_size_limit(MAX_LINE_BYTES)  # the default of 128 KiB refuses long documents
-    reader = csv.reader((line for _, line in _text_lines(stream, path)), strict=True)
+    broken: list[DataError] = []  # lines of the record being read
 
-    def records() -> Iterator[tuple[int, list[str]]]:
+    def lines() -> Iterator[str]:
+        for _, line in _text_lines(stream, path):
+            if isinstance(line, _NotUtf8Error):
+                broken.append(line)
+                yield line.line.decode("utf-8", errors="replace")  # the record ends where it would
+            else:
+                yield line
+
+    reader = csv.reader(lines(), strict=True)
+
+    def records() -> Iterator[tuple[int, list[str] | DataError]]:
         start = 1
         try:
             for record in reader:
-                yield start, record
+                yield start, broken[0] if broken else record
+                broken.clear()
                 start = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
@@ -176,23 +233,36 @@ def _read_csv(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
     yield from _table_rows(records(), path)
 
 
-def _read_tsv(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
-    lines = ((number, line.rstrip("\r\n")) for number, line in _text_lines(stream, path))
-    yield from _table_rows(((number, line.split("\t") if line else []) for number, line in lines), path)
+def _read_tsv(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
+    def records() -> Iterator[tuple[int, list[str] | DataError]]:
+        for number, line in _text_lines(stream, path):
+            if isinstance(line, _NotUtf8Error):
+                yield number, line
+            else:
+                bare = line.rstrip("\r\n")
+                yield number, bare.split("\t") if bare else []
+
+    yield from _table_rows(records(), path)
 
 
-def _table_rows(records: Iterable[tuple[int, list[str]]], path: Path) -> Iterator[RawRow]:
-    """Give each record the names of the first one; a record of another width is refused."""
+def _table_rows(records: Iterable[tuple[int, list[str] | DataError]], path: Path) -> Iterator[RawRow | BrokenRow]:
+    """Give each record the names of the first one; a record of another width is broken."""
     header: Sequence[str] | None = None
     for number, record in records:
         if header is None:
+            if isinstance(record, DataError):
+                raise record
             header = _checked_header(record, f"{path}:{number}")
+            continue
+        if isinstance(record, DataError):
+            yield BrokenRow(record)
             continue
         if not record and len(header) > 1:  # an empty line
             continue
         if len(record) != len(header):
             problem = f"{len(record)} columns where the header has {len(header)} ({', '.join(header)})"
-            raise DataError(f"{path}:{number}: {problem}")
+            yield BrokenRow(DataError(f"{path}:{number}: {problem}"))
+            continue
         yield RawRow(dict(zip(header, record, strict=True)), f"{path}:{number}")
 
 
@@ -206,7 +276,7 @@ def _checked_header(names: list[str], place: str) -> list[str]:
     return names
 
 
-def _read_parquet(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _read_parquet(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -214,16 +284,36 @@ def _read_parquet(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
     try:
         table = pyarrow.parquet.ParquetFile(stream)
         for batch in table.iter_batches(batch_size=1024):
-            for fields in batch.to_pylist():
+            for fields in _batch_rows(batch):
                 number += 1
                 place = f"{path}[{number}]"
-                yield RawRow(cast("dict[str, Value]", plain_value(fields, place)), place)
+                try:
+                    if isinstance(fields, UnicodeDecodeError):
+                        raise DataError(f"{place}: a text is not UTF-8 (byte {fields.start + 1})")
+                    row: RawRow | BrokenRow = RawRow(cast("dict[str, Value]", plain_value(fields, place)), place)
+                except DataError as error:
+                    row = BrokenRow(error)
+                yield row
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: broken Parquet: {error}") from error
 
 
-def _text_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line numbers from 1 and decoded lines, ends kept."""
+def _batch_rows(batch: Any) -> Iterator[object]:
+    """Yield the rows of a pyarrow batch; in place of one that holds a text that is not UTF-8, the error."""
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            yield error
+            return
+        for position in range(batch.num_rows):
+            yield from _batch_rows(batch.slice(position, 1))
+    else:
+        yield from rows
+
+
+def _text_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, str | _NotUtf8Error]]:
+    """Yield line numbers from 1 and decoded lines, ends kept; for a line that is not UTF-8 the error."""
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -232,25 +322,32 @@ def _text_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line)", "Save the file as UTF-8."
-            ) from None
+            problem = f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line)"
+            yield number, _NotUtf8Error(problem, "Save the file as UTF-8.", line)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading bytes, unpacked where its name says that it is packed."""
-    openers = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+    openers = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": _open_zstandard}
     opener = openers.get(path.suffix.lower())
     with opener(path, "rb") if opener else path.open("rb") as stream:  # type: ignore[operator]
         yield cast("BinaryIO", stream)
+
+
+def _open_zstandard(path: Path, mode: str) -> BinaryIO:
+    """Python reads Zstandard itself from 3.14 on."""
+    import pyarrow
+
+    del mode
+    return cast("BinaryIO", io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")))
 
 
 def _nearest_file(path: Path) -> str:
     return nearest(path.name, sorted(entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else ""
 
 
-FORMATS: dict[str, Callable[[BinaryIO, Path], Iterator[RawRow]]] = {
+FORMATS: dict[str, Callable[[BinaryIO, Path], Iterator[RawRow | BrokenRow]]] = {
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".json": _read_json,

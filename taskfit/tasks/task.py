@@ -13,11 +13,28 @@ if TYPE_CHECKING:
     from taskfit.tasks.mixture import Mixture
     from taskfit.tasks.sources import Source
 
-__all__ = ["DataReport", "Kind", "Option", "Row", "Split", "Task", "Value"]
+__all__ = ["DataReport", "Kind", "TeacherAnswer", "Option", "Row", "Split", "Task", "Value"]
 
 Kind = Literal["classification", "choice", "generation"]
 Split = Literal["train", "validation", "test"]
 Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherAnswer:
+    """What a teacher says of a row, for a student to learn in the place of the row's own answer.
+
+    Attributes:
+        answer: label value, option value or text.
+        shares: answer to probability, to learn instead of the answer alone (soft labels); None: the answer is learnt.
+        weight: of the row against the others, at least 0; 1 for a row that a person labelled.
+        rationale: why the answer is right; empty where the teacher gave no reason.
+    """
+
+    answer: str
+    shares: Mapping[str, float] | None = None
+    weight: float = 1.0
+    rationale: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +44,12 @@ class Row:
     Attributes:
         id: given by the data or a hash of the content; it stays the same to the last page of the report.
         fields: the values as read.
+        teacher: a teacher's answer, which counts instead of the one in the fields; None: the data's own counts.
     """
 
     id: str
     fields: Mapping[str, Value]
+    teacher: TeacherAnswer | None = None
 
 
 @dataclass(frozen=True)

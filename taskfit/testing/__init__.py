@@ -151,13 +151,16 @@ def tiny_encoder(
     return folder
 
 
-def tiny_encoder_decoder(folder: Path, *, vocab: int = 300, context: int = 512, seed: int = 0) -> Path:
+def tiny_encoder_decoder(
+    folder: Path, *, sentinels: int = 0, vocab: int = 300, context: int = 512, seed: int = 0
+) -> Path:
     """Save a random T5 of two layers each side, width 32, and its unigram tokenizer (text </s>, no BOS).
 
     Like T5's own, the tokenizer turns line breaks and runs of spaces into one space.
 
     Args:
         folder: where to write; made when missing.
+        sentinels: number of tokens <extra_id_0>, <extra_id_1> and on, added to the vocabulary.
         vocab: most entries of the vocabulary.
         context: most tokens of a prompt (T5's positions are relative; the tokenizer's setting is what limits it).
         seed: of the weights.
@@ -168,7 +171,10 @@ def tiny_encoder_decoder(folder: Path, *, vocab: int = 300, context: int = 512, 
     from transformers import T5Config
 
     tokenizer = _unigram(vocab)
-    _save_tokenizer(tokenizer, folder, context, {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"})
+    extra = [f"<extra_id_{number}>" for number in range(sentinels)]
+    tokenizer.add_special_tokens(extra)
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    _save_tokenizer(tokenizer, folder, context, special, special_tokens=extra)
     config = T5Config(
         vocab_size=tokenizer.get_vocab_size(),
         d_model=32,

@@ -22,6 +22,7 @@ from taskfit.strategy.manifest import new_manifest, write_manifest
 from taskfit.strategy.parameters import check_types
 from taskfit.strategy.predictor import WINDOW_ROWS, windows
 from taskfit.strategy.space import OneOf, Space
+from taskfit.tuning.teacher_answers import answer_parts, class_targets
 from taskfit.tuning.tfidf import LinearClassifier, fit_linear, load_linear, save_linear
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Kind, Row, Task, Value
 
-__all__ = ["BaselinePredictor", "Linear", "Majority", "medoid"]
+__all__ = ["BaselinePredictor", "Linear", "Majority", "medoid", "named_shares"]
 
 _STRENGTHS = (1.0, 10.0, 100.0)
 _MOST_MEDOID_ANSWERS = 300
@@ -47,7 +48,7 @@ class BaselinePredictor:
         self.strategy = manifest.strategy
         self.definition = manifest.definition
         self.fit_work = manifest.fit_work
-        self._manifest = manifest
+        self.manifest = manifest
         self._guess = guess
         self._save_files = save_files
 
@@ -70,7 +71,7 @@ class BaselinePredictor:
         """
         with new_folder(folder) as partial:
             self._save_files(partial)
-            write_manifest(partial, self._manifest)
+            write_manifest(partial, self.manifest)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Linear:
     """Inverse strength of the regularisation (C); none: chosen on validation."""
 
     space: ClassVar[Space] = {"strength": OneOf((0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0))}
+    learns_from_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         faults = Faults("linear")
@@ -154,7 +156,7 @@ class Linear:
         texts, numbers = _examples(task.definition, task.train, classes)
         tried = _STRENGTHS if task.validation else _STRENGTHS[1:2]
         strengths = tried if self.strength is None else (self.strength,)
-        fitted = fit_linear(texts, numbers, strengths)
+        fitted = fit_linear(texts, numbers, strengths, class_targets(task.definition, task.train, classes))
         scores = [_validation_score(classifier, task, classes) for classifier in fitted]
         best = scores.index(max(scores))
         if not fitted[best].has_converged:
@@ -254,12 +256,12 @@ def _linear_predictor(manifest: Manifest, classifier: LinearClassifier, classes:
 
     def guess(rows: Sequence[Row]) -> list[tuple[str, dict[str, float] | None]]:
         shares = classifier.probabilities([definition.input_text(row) for row in rows])
-        return [_named_shares(definition, classes, values.tolist()) for values in shares]
+        return [named_shares(definition, classes, values.tolist()) for values in shares]
 
     return BaselinePredictor(manifest, guess, lambda folder: save_linear(classifier, folder))
 
 
-def _named_shares(
+def named_shares(
     definition: TaskDefinition, classes: Sequence[str], values: Sequence[float]
 ) -> tuple[str, dict[str, float]]:
     """Return the likeliest label and the probability of every label; labels that training lacked have none."""
@@ -268,7 +270,7 @@ def _named_shares(
 
 
 def _seen_labels(task: Task) -> tuple[str, ...]:
-    seen = {task.definition.gold(row)[0] for row in task.train}
+    seen = {label for row in task.train for label, part in answer_parts(task.definition, row) if part > 0}
     return tuple(label for label in task.definition.labels if label in seen)
 
 

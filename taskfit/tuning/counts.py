@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from taskfit.models.language_model import Architecture
     from taskfit.tuning.batches import StepPlan
     from taskfit.tuning.examples import Example
-    from taskfit.tuning.trainer import TrainResult
+    from taskfit.tuning.train_run import TrainResult
 
 __all__ = ["Shape", "batches_work", "cut_work", "fit_work"]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -15,33 +14,36 @@ from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.strategy.space import OneOf, Space, Times
-from taskfit.tuning.batches import split_by_length
-from taskfit.tuning.encoder_predictor import HEAD_FILE, EncoderPredictor
-from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, pad_id_of, repeated_lines
+from taskfit.strategy.stages import BASE_FOLDER
+from taskfit.tuning.encoder_predictor import HEAD_FILE, ONNX_FILE, EncoderPredictor
+from taskfit.tuning.encoder_pretraining import KeptBase, first_change, pretrained
+from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, findings, pad_id_of
 from taskfit.tuning.full import Full
 from taskfit.tuning.method import Method, Trainable, count_values
 from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.settings import (
     Paced,
     learning_rate_for,
-    plan_schedule,
     training_format,
     width_of,
 )
 from taskfit.tuning.taught import Taught
+from taskfit.tuning.teacher_answers import class_targets
 from taskfit.tuning.training_set import validation_sample
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from taskfit.models.language_model import Architecture, LanguageModel
     from taskfit.models.work import Work
     from taskfit.strategy.contract import Budget
-    from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Kind, Task
     from taskfit.tuning.classifier import EncoderClassifier
+    from taskfit.tuning.lesson import RowSet
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "encoder_body"]
 
 LEARNING_RATE_AT_768 = 5e-5
 """For encoders of BERT-base's width and around it (Devlin et al. 2019, appendix A.3)."""
@@ -51,6 +53,9 @@ LEARNING_RATE_NARROW = 3e-4
 
 HEAD_DROPOUT = 0.1
 """Devlin et al. 2019, appendix A.3."""
+
+WEIGHT_DECAY = 0.01
+"""Devlin et al. 2019, appendix A.2."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,18 @@ class Encoder(Paced):
     """How the encoder below the linear layer is tuned: any change of weights, such as ``lora(rank=4)``, ``bitfit`` or
     ``head-only``; none tunes it whole. Its learning rate counts, unless one is given here; how long, is said here."""
 
+    pretraining: Strategy | None = None
+    """``continued-pretraining(...)`` to go before; ``continued-pretraining(...)+encoder(...)`` says the same."""
+
     space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0), "pool": OneOf(("mean", "cls"))}
+    learns_from_teacher: ClassVar[bool] = True
 
     def check(self, faults: Faults) -> None:
         """Note a length that holds no text, and a ``tune`` that is no change of weights, or says how long."""
         if self.max_tokens < 4:
             faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
+        if self.pretraining is not None and first_change(self.pretraining) is None:
+            faults.add(f"pretraining must be continued-pretraining(...) alone (got {self.pretraining.name})")
         if self.tune is not None and not self._is_change_alone():
             faults.add(f"tune must be a change of weights alone, such as lora(rank=4) (got {self.tune.name})")
         elif self.tune is not None:
@@ -133,12 +144,48 @@ class Encoder(Paced):
             TrainingError: training has diverged.
         """
         check_fit(self, task.definition.kind, None if model is None else model.architecture)
+        self.check_task(task)
         model = replace(cast("LanguageModel", model))  # its module is replaced by the encoder's body
-        model.module = _body(model)
-        work, classifier = self._train(model, task, seed, budget)
-        needs_base = not isinstance(self.method, Full)
-        manifest = new_manifest(self, task, seed=seed, model=model, needs_base=needs_base, state={}, fit_work=work)
-        return EncoderPredictor(manifest, model, classifier, self.max_tokens, self.method)
+        with pretrained(self.pretraining, model, task, seed=seed, budget=budget) as (before, left):
+            model.module = encoder_body(model)
+            base = None if self.pretraining is None else KeptBase(model)
+            work, classifier = self._train(model, task, seed, left)
+        needs_base = self.pretraining is None and not isinstance(self.method, Full)
+        manifest = new_manifest(
+            self, task, seed=seed, model=model, needs_base=needs_base, state={}, fit_work=before + work
+        )
+        kept = None if base is None or isinstance(self.method, Full) else base
+        return EncoderPredictor(manifest, model, classifier, self.max_tokens, self.method, kept)
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task without text where some is to be learned first.
+
+        Raises:
+            ConfigError, DataError: there is none.
+        """
+        first = first_change(self.pretraining)
+        if first is not None:
+            first.check_task(task)
+
+    def other_data(self, task: Task) -> str:
+        """Return a hash of what is learned besides the task's own rows; empty where there is nothing."""
+        first = first_change(self.pretraining)
+        return "" if first is None else first.other_data(task)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether :meth:`go_on` can train a fitted predictor further: where all weights are its own."""
+        return isinstance(self.method, Full)
+
+    def go_on(self, predictor: EncoderPredictor, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
+        """Train a fitted predictor further on other training rows, with a schedule of its own; in place.
+
+        Raises:
+            TrainingError: training has diverged.
+        """
+        work, classifier = self._train(predictor.model, task, seed, budget, predictor.classifier)
+        manifest = replace(predictor.manifest, fit_work=predictor.fit_work + work)
+        return EncoderPredictor(manifest, predictor.model, classifier, self.max_tokens, self.method)
 
     def preview(self, model: LanguageModel | None, task: Task, *, seed: int) -> list[str]:
         """Return lines that show what would be learned, without training.
@@ -147,10 +194,11 @@ class Encoder(Paced):
             ConfigError: no encoder is given, or the task is not a classification.
         """
         check_fit(self, task.definition.kind, None if model is None else model.architecture)
-        encoder = cast("LanguageModel", model)
+        encoder, first = cast("LanguageModel", model), first_change(self.pretraining)
+        shown = [] if first is None else first.preview(encoder, task, cast("Any", None), seed=seed)
         train_set = encode_labelled(encoder, task.definition, task.train, self.max_tokens)
         held_out = encode_labelled(encoder, task.definition, validation_sample(task.validation), self.max_tokens)
-        return list(_findings(encoder, task.definition, train_set, held_out, self.rate(encoder), shown=3))
+        return [*shown, *findings(encoder, task.definition, train_set, held_out, self.rate(encoder), shown=3)]
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> EncoderPredictor:
         """Build the saved predictor, from its folder alone where the encoder was tuned whole.
@@ -158,21 +206,33 @@ class Encoder(Paced):
         Raises:
             PredictorError: the folder is incomplete or damaged.
         """
+        base = None
+        if self.pretraining is not None and not isinstance(self.method, Full):
+            model = Full().load(model, folder / BASE_FOLDER)
+            base = KeptBase(folder / BASE_FOLDER)
         if model is not None and not isinstance(self.method, Full):
             model = replace(model)
-            model.module = _body(model)
+            model.module = encoder_body(model)
         loaded = self.method.load(model, folder)
         if loaded.architecture != "encoder":
             raise PredictorError(f"{folder} should hold an encoder (got a model of architecture {loaded.architecture})")
         if isinstance(self.method, Full):
-            loaded.module = _body(loaded)
-        classifier = self._classifier(loaded, len(manifest.definition.labels), seed=0)
+            loaded.module = encoder_body(loaded)
+        classifier = self.classifier(loaded, len(manifest.definition.labels), seed=0)
         copy_tensors(folder / HEAD_FILE, dict(classifier.head.state_dict()))
         classifier.requires_grad_(False)
-        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method)
+        runtime = None
+        if (folder / ONNX_FILE).is_file():
+            import torch
 
-    def _classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
-        """A fresh head on the model's body, on the model's device."""
+            from taskfit.inference.onnx_encoder import OnnxEncoder
+
+            classes, threads = len(manifest.definition.labels), torch.get_num_threads()
+            runtime = OnnxEncoder(folder / ONNX_FILE, classes, pad_id_of(loaded), threads)
+        return EncoderPredictor(manifest, loaded, classifier.eval(), self.max_tokens, self.method, base, runtime)
+
+    def classifier(self, model: LanguageModel, classes: int, *, seed: int) -> EncoderClassifier:
+        """Return a fresh head on the model's body, on the model's device."""
         import torch
 
         from taskfit.tuning.classifier import EncoderClassifier
@@ -188,14 +248,22 @@ class Encoder(Paced):
             return _learning_rate(width_of(model))
         return self.learning_rate or self.method.rate(model)
 
-    def _train(self, model: LanguageModel, task: Task, seed: int, budget: Budget) -> tuple[Work, EncoderClassifier]:
+    def _train(
+        self,
+        model: LanguageModel,
+        task: Task,
+        seed: int,
+        budget: Budget,
+        fitted: EncoderClassifier | None = None,
+    ) -> tuple[Work, EncoderClassifier]:
         training_format(model)  # refuses before anything is changed
         rate = self.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             if self.tune is not None:
                 trained, total = count_values(model.module)
                 budget.say(f"below the linear layer {trained:,} of {total:,} values train: {trainable.what}")
-            classifier = self._classifier(model, len(task.definition.labels), seed=seed)
+            classifier = fitted or self.classifier(model, len(task.definition.labels), seed=seed)
+            classifier.head.requires_grad_(True)
             work = self._run(model, task, classifier, trainable, rate, seed=seed, budget=budget)
         classifier.requires_grad_(False)
         return work, classifier.eval()
@@ -212,83 +280,43 @@ class Encoder(Paced):
         budget: Budget,
     ) -> Work:
         """Train what requires gradients."""
-        import torch
-
-        from taskfit.tuning.classifier import class_loss, collate_texts
-        from taskfit.tuning.counts import fit_work
-        from taskfit.tuning.loss import with_penalty
-        from taskfit.tuning.training import TOKEN_BUDGET, Job, run
+        from taskfit.tuning.classifier import class_loss
+        from taskfit.tuning.lesson import Lesson, Pace, learn, run_parts
+        from taskfit.tuning.loss import Chosen
 
         train_set = encode_labelled(model, task.definition, task.train, self.max_tokens)
         held_out = encode_labelled(model, task.definition, validation_sample(task.validation), self.max_tokens)
-        for line in _findings(model, task.definition, train_set, held_out, rate):
+        for line in findings(model, task.definition, train_set, held_out, rate):
             budget.say(line)
-        autocast = training_format(model)
-        groups = split_by_length([len(ids) for ids in held_out.ids], TOKEN_BUDGET)
-
-        def batch(rows: LabelledTexts, chosen: Sequence[int]) -> dict[str, Tensor]:
-            labels = [rows.labels[index] for index in chosen]
-            return collate_texts([rows.ids[index] for index in chosen], pad_id_of(model), model.device, labels)
-
-        def mean_loss() -> float:
-            with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
-                return sum(float(class_loss(classifier, batch(held_out, group))[0]) for group in groups) / len(
-                    held_out.ids
-                )
-
-        job = Job(
+        targets = class_targets(task.definition, task.train, task.definition.labels)
+        pace = Pace(self, rate, self.method.trains)
+        lesson = Lesson(
             module=classifier,
-            lengths=tuple(len(ids) for ids in train_set.ids),
-            collate=lambda chosen: batch(train_set, chosen),
-            loss_sum=with_penalty(class_loss, trainable.penalty),
-            validate=mean_loss if held_out.ids else None,
-            batch=self.batch,
-            learning_rate=rate,
-            weight_decay=0.01,
-            schedule=plan_schedule(
-                len(train_set.ids), len(task.definition.labels), self, is_validated=bool(held_out.ids)
-            ),
-            autocast=autocast,
-            fingerprint=_fingerprint(model, repr(self), train_set, held_out),
-            seed=seed,
-            after_step=trainable.after_step,
+            rows=_row_set(model, train_set, targets),
+            held_out=_row_set(model, held_out),
+            loss=Chosen(class_loss, gathers=True),
+            fingerprint=run_parts(model, pace, _digest(train_set, held_out, targets=targets)),
+            pass_size=len(train_set.ids),
+            labels=len(task.definition.labels),
+            weight_decay=WEIGHT_DECAY,
         )
-        result, plan = run(job, budget)
-        front = trainable.virtual_tokens
-        shapes = [(front + len(ids), 0) for ids in train_set.ids]
-        held_out_shapes = [[(front + len(held_out.ids[index]), 0) for index in group] for group in groups]
-        work = fit_work(plan, result, shapes, held_out_shapes, "encoder", trains=self.method.trains, gathers=True)
-        return work + train_set.lost
+        return learn(model, lesson, pace, trainable, seed=seed, budget=budget) + train_set.lost
 
 
-def _findings(
-    model: LanguageModel,
-    definition: TaskDefinition,
-    train_set: LabelledTexts,
-    held_out: LabelledTexts,
-    rate: float,
-    *,
-    shown: int = 1,
-) -> Iterator[str]:
-    """What the user must see before training starts."""
-    rows = len(train_set.ids)
-    tokens = sum(len(ids) for ids in train_set.ids)
-    yield (
-        f"training the encoder on {rows} rows of {len(definition.labels)} labels, {tokens / rows:.0f} tokens each on "
-        f"average, learning rate {rate:.2g}; the first one reads"
-    )
-    for ids, index in zip(train_set.ids[:shown], train_set.labels, strict=False):
-        yield f"  {model.tokenizer.decode(ids)} ⟦{definition.labels[index]}⟧"
-    yield from repeated_lines(train_set)
-    count = Counter(train_set.labels)
-    absent = [label for index, label in enumerate(definition.labels) if index not in count]
-    if absent:
-        yield f"warning: {len(absent)} labels have no training row and can hardly be predicted, first {absent[0]}"
-    cut_rows = sum(cut > 0 for cut in train_set.cut)
-    if cut_rows:
-        yield f"warning: {cut_rows} of {rows} texts are too long and lost {sum(train_set.cut)} tokens at their end"
-    if not held_out.ids:
-        yield "no validation rows: training runs to its last step without early stopping"
+def _row_set(model: LanguageModel, texts: LabelledTexts, targets: NDArray[np.float64] | None = None) -> RowSet:
+    import torch
+
+    from taskfit.tuning.classifier import collate_texts
+    from taskfit.tuning.lesson import RowSet
+
+    def collate(rows: Sequence[int]) -> dict[str, Tensor]:
+        labels = [texts.labels[row] for row in rows]
+        made = collate_texts([texts.ids[row] for row in rows], pad_id_of(model), model.device, labels)
+        if targets is not None:
+            made["targets"] = torch.tensor(targets[list(rows)], dtype=torch.float32, device=model.device)
+        return made
+
+    return RowSet(tuple((len(ids), 0) for ids in texts.ids), collate, tuple(texts.row_ids))
 
 
 def _learning_rate(width: int) -> float:
@@ -296,17 +324,19 @@ def _learning_rate(width: int) -> float:
     return LEARNING_RATE_NARROW if width < 512 else learning_rate_for(width, at_768=LEARNING_RATE_AT_768)
 
 
-def _body(model: LanguageModel) -> Any:
-    """The encoder without any head of its own, and without its pooler, which is not read."""
+def encoder_body(model: LanguageModel) -> Any:
+    """Return the encoder without any head of its own, and without its pooler, which is not read."""
     body = getattr(model.module, "base_model", model.module)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
     return body
 
 
-def _fingerprint(model: LanguageModel, method: str, *sets: LabelledTexts) -> str:
-    """Hash of everything that training depends on besides its settings."""
-    digest = hashlib.sha256(f"{model.fingerprint}\n{model.dtype}\n{method}\n".encode())
+def _digest(*sets: LabelledTexts, targets: NDArray[np.float64] | None) -> str:
+    """Hash of the rows' tokens and labels, and of what a teacher says of them."""
+    digest = hashlib.sha256()
     for rows in sets:
         digest.update(f"{rows.ids}\n{rows.labels}\n".encode())
+    if targets is not None:
+        digest.update(targets.tobytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Row
 
-__all__ = ["LabelledTexts", "Texts", "encode_labelled", "encode_rows", "pad_id_of", "repeated_lines"]
+__all__ = ["LabelledTexts", "Texts", "encode_labelled", "encode_rows", "findings", "pad_id_of", "repeated_lines"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,33 @@ def repeated_lines(texts: LabelledTexts) -> Iterator[str]:
         before, after = conflicts[0]
         count = len(conflicts)
         yield f"warning: {count} rows have the text of an earlier row and another label, first {after} against {before}"
+
+
+def findings(
+    model: LanguageModel,
+    definition: TaskDefinition,
+    train_set: LabelledTexts,
+    held_out: LabelledTexts,
+    rate: float,
+    *,
+    shown: int = 1,
+) -> Iterator[str]:
+    """Yield what the user must see before training starts: counts, the first rows, and what is odd about them."""
+    rows = len(train_set.ids)
+    tokens = sum(len(ids) for ids in train_set.ids)
+    yield (
+        f"training the encoder on {rows} rows of {len(definition.labels)} labels, {tokens / rows:.0f} tokens each on "
+        f"average, learning rate {rate:.2g}; the first one reads"
+    )
+    for ids, index in zip(train_set.ids[:shown], train_set.labels, strict=False):
+        yield f"  {model.tokenizer.decode(ids)} ⟦{definition.labels[index]}⟧"
+    yield from repeated_lines(train_set)
+    count = Counter(train_set.labels)
+    absent = [label for index, label in enumerate(definition.labels) if index not in count]
+    if absent:
+        yield f"warning: {len(absent)} labels have no training row and can hardly be predicted, first {absent[0]}"
+    cut_rows = sum(cut > 0 for cut in train_set.cut)
+    if cut_rows:
+        yield f"warning: {cut_rows} of {rows} texts are too long and lost {sum(train_set.cut)} tokens at their end"
+    if not held_out.ids:
+        yield "no validation rows: training runs to its last step without early stopping"

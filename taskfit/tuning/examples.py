@@ -53,6 +53,8 @@ class Example:
             order: the user's later turns of a conversation, the first token of each further document.
         documents: lengths of the texts that the sequence is packed of, which do not see each other; empty: it is one.
         weight: what the loss of each learned token is multiplied by.
+        masked: places of an encoder's ``prompt`` whose tokens are hidden, with the tokens, which are learned there;
+            such an example has no ``answer``.
     """
 
     row_id: str
@@ -63,6 +65,7 @@ class Example:
     read: tuple[tuple[int, int], ...] = ()
     documents: tuple[int, ...] = ()
     weight: float = 1.0
+    masked: tuple[tuple[int, int], ...] = ()
 
     @property
     def length(self) -> int:
@@ -72,11 +75,14 @@ class Example:
     @property
     def learned(self) -> int:
         """Supervised tokens."""
-        return len(self.answer) - sum(stop - start for start, stop in self.read)
+        return len(self.masked) + len(self.answer) - sum(stop - start for start, stop in self.read)
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The answer's ids, ``IGNORED`` where they are only read."""
+        """The answer's ids, ``IGNORED`` where they are only read; of masked tokens, all places of the prompt."""
+        if self.masked:
+            hidden = dict(self.masked)
+            return tuple(hidden.get(place, IGNORED) for place in range(len(self.prompt)))
         labels = list(self.answer)
         for start, stop in self.read:
             labels[start:stop] = [IGNORED] * (stop - start)
@@ -204,14 +210,15 @@ def collate(examples: Sequence[Example], architecture: Architecture, pad_id: int
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, each of shape (batch, length); for an encoder–decoder the
-        labels have the length of the longest answer. Labels are ``IGNORED`` at every prompt and padding position.
+        labels have the length of the longest answer; for an encoder they stand at the masked tokens. Labels are
+        ``IGNORED`` everywhere else.
         Where an example is packed of several texts, ``position_ids`` stand in place of ``attention_mask``: they begin
         anew with each text and with padding, and transformers keeps apart what does. ``weights``, of shape (batch,),
         where an example has one other than 1.
     """
     import torch
 
-    if architecture == "encoder-decoder":
+    if architecture == "encoder-decoder" or architecture == "encoder":
         inputs = [example.prompt for example in examples]
         labels = [example.labels for example in examples]
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from taskfit.tuning.layers import layers_of_role, linear_layers, nothing_matches, suffixes
 from taskfit.tuning.peft_method import TASK_TYPES, PeftMethod
+from taskfit.tuning.settings import RateRule
 
 if TYPE_CHECKING:
     import peft
@@ -29,7 +30,7 @@ class Ia3(PeftMethod):
 
     agreed: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", "feedforward_modules")
     rate_at_768: ClassVar[float] = 5e-3
-    rate_falls_with_width: ClassVar[bool] = False
+    rate_rule: ClassVar[RateRule] = "vector"
 
     def config(self, model: LanguageModel, *, seed: int) -> peft.PeftConfig:
         """Return peft's configuration.

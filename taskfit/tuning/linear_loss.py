@@ -10,18 +10,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from taskfit.tuning.projection import Layout, linear, linear_back
 
 __all__ = ["linear_cross_entropy_sum"]
 
-CHUNK_LOGITS = 2**23
-"""Logits in memory at a time: 32 MB in float32. A chunk has at least ``LEAST_TOKENS`` all the same."""
+CHUNK_LOGITS = 2**24
+"""Logits in memory at a time: 32 MB in bfloat16. A chunk has at least ``LEAST_TOKENS`` all the same."""
+
+SOFTMAX_LOGITS = 2**20
+"""Logits whose softmax is computed at a time, in float32: few enough to stay in the processor's cache."""
 
 LEAST_TOKENS = 64
 """Fewer rows than this make slow matrix products."""
 
 
-def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def linear_cross_entropy_sum(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, layout: Layout | None = None
+) -> Tensor:
     """Sum of -log softmax(hidden weight' + bias)[target] in nats, float32 scalar; the softmax in float32.
 
     Args:
@@ -29,16 +35,19 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None
         weight: shape (vocabulary, width), the number format of ``hidden``.
         bias: shape (vocabulary,), or None.
         targets: ids, shape (tokens,).
+        layout: of the weight, where it is frozen and laid out.
 
     Gradients are computed with the loss, and only of what requires them; second derivatives are not available.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, layout)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, layout: Layout | None
+    ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         to_hidden = torch.empty_like(hidden) if needs_hidden else None
@@ -48,19 +57,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         step = max(LEAST_TOKENS, CHUNK_LOGITS // len(weight))
         for start in range(0, len(targets), step):
             rows = slice(start, start + step)
-            logits = functional.linear(hidden[rows], weight, bias)
-            logs = torch.log_softmax(logits, -1, dtype=_wide(logits.dtype))
-            chosen = targets[rows, None]
-            total -= logs.gather(1, chosen).sum().float()
-            if not (needs_hidden or needs_weight or needs_bias):
-                continue
-            to_logits = logs.exp_().scatter_add_(1, chosen, logs.new_full(chosen.shape, -1.0)).to(hidden.dtype)
+            logits = linear(hidden[rows], weight, bias, layout)
+            total -= _log_shares(logits, targets[rows], becomes_gradient=needs_hidden or needs_weight or needs_bias)
             if to_hidden is not None:
-                torch.mm(to_logits, weight, out=to_hidden[rows])
+                to_hidden[rows] = linear_back(logits, weight, layout)
             if to_weight is not None:
-                to_weight += to_logits.t() @ hidden[rows]
+                to_weight += logits.t() @ hidden[rows]
             if to_bias is not None:
-                to_bias += to_logits.sum(0, dtype=torch.float32)
+                to_bias += logits.sum(0, dtype=torch.float32)
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
         ctx.dtype = weight.dtype
         return total
@@ -74,7 +78,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if to_weight is None else (to_weight * factor).to(ctx.dtype),
             None if to_bias is None else (to_bias * factor).to(ctx.dtype),
             None,
+            None,
         )
+
+
+def _log_shares(logits: Tensor, targets: Tensor, *, becomes_gradient: bool) -> Tensor:
+    """Sum of log softmax(logits)[target]; ``logits`` are overwritten by the loss's gradient where that is wanted."""
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    step = max(1, SOFTMAX_LOGITS // logits.shape[1])
+    for start in range(0, len(logits), step):
+        part, chosen = logits[start : start + step], targets[start : start + step, None]
+        wide = part.to(_wide(part.dtype), copy=True)
+        wide -= wide.amax(-1, keepdim=True)
+        own = wide.gather(1, chosen)
+        sums = wide.exp_().sum(-1, keepdim=True)
+        total += (own - sums.log()).sum().float()
+        if becomes_gradient:
+            part.copy_(wide.div_(sums).scatter_add_(1, chosen, torch.full_like(own, -1.0)))
+    return total
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from taskfit.models.language_model import Architecture
 from taskfit.tuning.examples import IGNORED
 from taskfit.tuning.linear_loss import linear_cross_entropy_sum
 from taskfit.tuning.packed import is_packable, pack, packed_hidden, packed_loss, unwrapped
+from taskfit.tuning.projection import Layouts
 
 __all__ = [
     "Chosen",
@@ -160,14 +162,14 @@ def choose_loss(
     formats = {value.dtype for value in module.parameters() if value.is_floating_point()}
     is_mixed = autocast is not None and len(formats) > 1
     device = next(module.parameters()).device.type
-    packs = is_packable(module)
+    packs, layouts = is_packable(module), Layouts()
     module.eval()
     try:
         with torch.no_grad(), torch.autocast(device, dtype=autocast, enabled=is_mixed):
             own = _own_logits(module, batch)[0].float()
             gathered = _gathered_or_none(module, batch)
             logits = None if gathered is None else gathered[1](gathered[0])
-            hidden = packed_hidden(module, pack(batch)) if packs else None
+            hidden = packed_hidden(module, pack(batch), layouts=layouts) if packs else None
     finally:
         module.train(was_training)
     if not bool(own.isfinite().all()):
@@ -179,7 +181,7 @@ def choose_loss(
     if gathered is None or logits is None or _gap(logits, own) > (TOLERANCE if is_exact else TOLERANCE_BFLOAT16):
         return Chosen(full_logits_loss, gathers=False, finding=_FULL_LOGITS)
     packs = hidden is not None and _gap(hidden, gathered[0]) <= (TOLERANCE if is_exact else TOLERANCE_PACKED_BFLOAT16)
-    return Chosen(packed_loss if packs else gathered_loss, gathers=True, packs=packs)
+    return Chosen(partial(packed_loss, layouts=layouts) if packs else gathered_loss, gathers=True, packs=packs)
 
 
 def _gap(found: Tensor, own: Tensor) -> float:

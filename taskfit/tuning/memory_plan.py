@@ -50,7 +50,8 @@ def plan_memory(model: LanguageModel, longest: int) -> MemoryPlan:
     from taskfit.costs.job import Job
     from taskfit.costs.memory import kept_bytes_per_token
     from taskfit.errors import TaskfitError
-    from taskfit.tuning.packed import unwrapped
+    from taskfit.tuning.packed import is_packable, unwrapped
+    from taskfit.tuning.projection import MOST_BYTES
 
     try:
         architecture = Architecture.from_config(unwrapped(model.module).config)
@@ -59,6 +60,8 @@ def plan_memory(model: LanguageModel, longest: int) -> MemoryPlan:
     trained = sum(value.numel() for value in model.module.parameters() if value.requires_grad)
     stored = sum(value.nbytes for value in model.module.parameters())
     room = SHARE.get(model.device.type, 0.4) * _memory_bytes(model.device) - stored - STATE_BYTES * trained
+    frozen = sum(value.nbytes for value in model.module.parameters() if not value.requires_grad)
+    laid_out = min(MOST_BYTES, 2 * frozen) if is_packable(model.module) else 0  # left out where it recomputes
     job: dict[str, Any] = {
         "method": "full" if trained > 0.5 * architecture.parameters.total else "lora",
         "length": longest,
@@ -69,7 +72,7 @@ def plan_memory(model: LanguageModel, longest: int) -> MemoryPlan:
     }
     for recomputes in (False, True):
         kept = kept_bytes_per_token(Job(architecture, checkpointing="full" if recomputes else "none", **job))
-        tokens = int(room / kept)
+        tokens = int((room if recomputes else room - laid_out) / kept)
         if tokens >= longest or recomputes or not can_recompute(model.module):
             return MemoryPlan(max(1, longest, min(TOKEN_BUDGET, tokens)), recomputes)
     raise AssertionError  # the second turn always returns

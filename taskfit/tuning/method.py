@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from taskfit.strategy.space import Space, Times
 from taskfit.strategy.table import name_of
-from taskfit.tuning.settings import learning_rate_for, training_format, width_of
+from taskfit.tuning.settings import RateRule, learning_rate_for, training_format, width_of
 from taskfit.tuning.taught import Taught
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Method(Taught, ABC):
     """Whether every weight has a gradient or most are frozen: decides what a training step costs."""
     rate_at_768: ClassVar[float]
     """The learning rate of a model 768 wide."""
-    rate_falls_with_width: ClassVar[bool] = True
-    """Whether the rate is inversely proportional to the width: of matrices, but not of vectors and soft prompts."""
+    rate_rule: ClassVar[RateRule] = "matrix"
+    """How the rate follows the width; see :func:`taskfit.tuning.settings.learning_rate_for`."""
 
     space: ClassVar[Space] = {"learning_rate": Times(0.25, 4.0)}
     """What ``tune`` may search: small, and declared beside the defaults that it surrounds."""
@@ -111,9 +111,9 @@ class Method(Taught, ABC):
         """Return the peak learning rate: the parameter, or the method's own for this model."""
         if self.learning_rate is not None:
             return self.learning_rate
-        if not self.rate_falls_with_width:
+        if self.rate_rule == "fixed":  # for models whose width is not known, too
             return self.rate_at_768
-        return learning_rate_for(width_of(model), at_768=self.rate_at_768)
+        return learning_rate_for(width_of(model), at_768=self.rate_at_768, rule=self.rate_rule)
 
     def change(self, model: LanguageModel, task: Task, program: PreparedProgram, *, seed: int, budget: Budget) -> Work:
         """Train the model's weights, in place, to give the target after the program's prompt.

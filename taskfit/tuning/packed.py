@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from taskfit.tuning.examples import IGNORED
-from taskfit.tuning.fused_layer import FusedLayer, LayerShape, Projection, layer_inputs
+from taskfit.tuning.fused_layer import FusedLayer, LayerShape, Reading, layer_inputs
 from taskfit.tuning.linear_loss import linear_cross_entropy_sum
-from taskfit.tuning.row_attention import Rows
+from taskfit.tuning.projection import Layout, Layouts, Projection
+from taskfit.tuning.row_attention import Rows, blocks_of
 
 __all__ = ["Packed", "is_packable", "pack", "packed_hidden", "packed_loss", "unwrapped"]
 
-LAYER_KINDS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
-"""Layers that are a norm, rotary attention, a norm and a gated MLP, each added to the stream, and nothing else."""
+LAYER_KINDS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
+"""Layers that are a norm, rotary attention, a norm and a gated MLP, each added to the stream, and nothing else; heads
+of queries and keys may be normed, and attention may end at a window."""
 
 ROTARY_KINDS = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary positions whose angles depend on the position alone, not on the longest row."""
@@ -65,19 +67,27 @@ def pack(batch: dict[str, Tensor]) -> Packed:
     return Packed(batch["input_ids"][is_real], places, rows, is_before[is_real].nonzero()[:, 0], targets)
 
 
-def packed_loss(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-    """(summed loss in nats, supervised tokens) of a model for which :func:`is_packable` holds."""
+def packed_loss(module: nn.Module, batch: dict[str, Tensor], *, layouts: Layouts | None = None) -> tuple[Tensor, int]:
+    """(summed loss in nats, supervised tokens) of a model for which :func:`is_packable` holds.
+
+    With ``layouts``, frozen weights are laid out once; whoever changes one behind torch's back (through ``.data``)
+    must begin with new layouts.
+    """
     packed = pack(batch)
     model = unwrapped(module)
-    hidden = packed_hidden(module, packed)
+    if layouts is not None and _recomputes(module):  # memory is short
+        layouts.clear()
+        layouts = None
+    hidden = packed_hidden(module, packed, layouts=layouts)
     head = model.get_output_embeddings()
     with torch.autocast(hidden.device.type, enabled=False):
-        bias = None if head.bias is None else head.bias.to(hidden.dtype)
-        loss = linear_cross_entropy_sum(hidden, head.weight.to(hidden.dtype), bias, packed.targets)
+        weight, bias = head.weight.to(hidden.dtype), None if head.bias is None else head.bias.to(hidden.dtype)
+        layout = _layout(head.weight, hidden.dtype, layouts)
+        loss = linear_cross_entropy_sum(hidden, weight, bias, packed.targets, layout=layout)
     return loss, len(packed.targets)
 
 
-def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
+def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None = None) -> Tensor:
     """Last hidden states before each supervised token, shape (supervised, width).
 
     They are in autocast's format where that is on, else in that of the embedding.
@@ -90,14 +100,42 @@ def packed_hidden(module: nn.Module, packed: Packed) -> Tensor:
         hidden = embedded.to(dtype)
         with torch.no_grad():
             cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
+        recomputes = _recomputes(module)
+        readings: dict[tuple[int | None, bool], Reading] = {}
         for layer in body.layers:
-            inputs = (_shape(layer), packed.rows, hidden, cos[0], sin[0], *_inputs(layer, dtype))
-            if module.training and getattr(layer, "gradient_checkpointing", False):
+            kind_of_layer = (_window(layer), layer is body.layers[-1])
+            if kind_of_layer not in readings:
+                readings[kind_of_layer] = _reading(packed, layer, hidden, is_last=kind_of_layer[1])
+            reading = readings[kind_of_layer]
+            bases = [(one if type(one) is nn.Linear else one.base_layer).weight for one in _linears(layer)]
+            laid_out = [_layout(base, dtype, layouts) for base in bases]
+            inputs = (_shape(layer), reading, laid_out, hidden, cos[0], sin[0], *_inputs(layer, dtype))
+            if recomputes:
                 hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = FusedLayer.apply(*inputs)  # type: ignore[no-untyped-call]
-        normed: Tensor = body.norm(hidden.index_select(0, packed.places))
+        normed: Tensor = body.norm(hidden)
         return normed.to(dtype)
+
+
+def _reading(packed: Packed, layer: Any, hidden: Tensor, *, is_last: bool) -> Reading:
+    """What a layer computes: all but the last one every token, the last one those that are supervised next."""
+    places, groups = packed.places if is_last else None, layer.self_attn.num_key_value_groups
+    return Reading(blocks_of(packed.rows, places, groups, hidden, window=_window(layer)), places)
+
+
+def _recomputes(module: nn.Module) -> bool:
+    """Whether activations are dropped and computed again going backward."""
+    layers = unwrapped(module).base_model.layers
+    return module.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
+
+
+def _window(layer: Any) -> int | None:
+    """Tokens that a query sees, at most: said by the attention, or for all layers by the configuration (Mistral)."""
+    attention = layer.self_attn
+    everywhere = getattr(attention.config, "sliding_window", None)
+    window: int | None = getattr(attention, "sliding_window", everywhere)
+    return window
 
 
 def is_packable(module: nn.Module) -> bool:
@@ -117,8 +155,6 @@ def _is_packable(module: nn.Module) -> bool:
     body, head = model.base_model, model.get_output_embeddings()
     if type(body.embed_tokens) is not nn.Embedding or type(head) is not nn.Linear:
         return False
-    if getattr(model.config, "sliding_window", None) is not None:
-        return False
     if body.rotary_emb.rope_type not in ROTARY_KINDS or not _is_norm(body.norm):
         return False
     return len(body.layers) == model.config.num_hidden_layers and all(_is_known(layer) for layer in body.layers)
@@ -129,12 +165,9 @@ def _is_known(layer: Any) -> bool:
     attention, mlp = layer.self_attn, layer.mlp
     if type(layer).__name__ not in LAYER_KINDS or attention.attention_dropout:
         return False
-    if hasattr(attention, "q_norm"):
-        return False
     if type(mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation"):
         return False
-    norms = (layer.input_layernorm, layer.post_attention_layernorm)
-    return all(_is_linear(one) for one in _linears(layer)) and all(_is_norm(norm) for norm in norms)
+    return all(_is_linear(one) for one in _linears(layer)) and all(_is_norm(norm) for norm in _norms(layer) if norm)
 
 
 def _is_norm(norm: Any) -> bool:
@@ -159,12 +192,17 @@ def _linears(layer: Any) -> list[Any]:
     return [getattr(layer.self_attn, name) for name in _ATTENTION] + [getattr(layer.mlp, name) for name in _MLP]
 
 
+def _norms(layer: Any) -> list[Any]:
+    heads = (getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm"))
+    return [layer.input_layernorm, layer.post_attention_layernorm, *heads]
+
+
 def _shape(layer: Any) -> LayerShape:
-    attention = layer.self_attn
+    before, between, queries, keys = (0.0 if norm is None else float(norm.variance_epsilon) for norm in _norms(layer))
     return LayerShape(
-        head_dim=attention.head_dim,
-        attention_scale=attention.scaling,
-        norm_eps=(layer.input_layernorm.variance_epsilon, layer.post_attention_layernorm.variance_epsilon),
+        head_dim=layer.self_attn.head_dim,
+        attention_scale=layer.self_attn.scaling,
+        norm_eps=(before, between, queries, keys),
         lora_scales=tuple(_scale(one) for one in _linears(layer)),
     )
 
@@ -175,8 +213,12 @@ def _scale(linear: Any) -> float:
 
 def _inputs(layer: Any, dtype: torch.dtype) -> Sequence[Tensor | None]:
     """The layer's weights in one number format; gradients go back to the weights in their own."""
-    norms = (layer.input_layernorm.weight.to(dtype), layer.post_attention_layernorm.weight.to(dtype))
+    norms = [None if norm is None else norm.weight.to(dtype) for norm in _norms(layer)]
     return layer_inputs(norms, [_projection(one, dtype) for one in _linears(layer)])
+
+
+def _layout(weight: Tensor, dtype: torch.dtype, layouts: Layouts | None) -> Layout | None:
+    return layouts.of(weight) if layouts is not None and weight.dtype == dtype else None
 
 
 def _projection(linear: Any, dtype: torch.dtype) -> Projection:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
+from taskfit.tuning.settings import refuse_merging_into_packed
 
 if TYPE_CHECKING:
     import peft
@@ -111,7 +112,12 @@ class PeftMethod(Method):
         return replace(model, module=wrapped)
 
     def merge(self, model: LanguageModel) -> LanguageModel:
-        """Fold the updates into the weights, in place, in the weights' own number format."""
+        """Fold the updates into the weights, in place, in the weights' own number format.
+
+        Raises:
+            ConfigError: the weights are packed into fewer bits.
+        """
+        refuse_merging_into_packed(model.module)
         wrapped: Any = model.module
         return replace(model, module=wrapped.merge_and_unload(safe_merge=True))
 

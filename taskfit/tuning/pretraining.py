@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from taskfit.errors import DataError, TrainingError
+from taskfit.errors import DataError
 from taskfit.strategy.contract import Strategy
 from taskfit.tasks.text import documents_of, task_documents
 from taskfit.tuning.full import Full
 from taskfit.tuning.method import Method, count_values
-from taskfit.tuning.packing import pack, packed_example, pieces_of, unpacked
+from taskfit.tuning.packing import unpacked
 from taskfit.tuning.peft_method import PeftMethod
 from taskfit.tuning.qlora import QLora
-from taskfit.tuning.settings import Paced, training_format
-from taskfit.tuning.training_set import TrainingSet
+from taskfit.tuning.settings import Paced, refuse_quantised, training_format
+from taskfit.tuning.text_sets import TextSet, text_set
 
 if TYPE_CHECKING:
     from taskfit.errors import Faults
@@ -27,16 +26,9 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget, PreparedProgram
     from taskfit.tasks.task import Task
     from taskfit.tasks.text import Document
-    from taskfit.tuning.examples import Example
-    from taskfit.tuning.packing import Piece
+    from taskfit.tuning.loss import Chosen
 
 __all__ = ["ContinuedPretraining"]
-
-HELD_OUT_SHARE = 0.05
-"""Share of the text's tokens whose perplexity is told before and after, and decides when to stop."""
-
-HELD_OUT_SEQUENCES = 64
-"""Most of them, in full sequences: more would cost more than they tell."""
 
 TOLERANCE = 1e-4
 """Largest relative difference in loss between packed and single texts that counts as rounding, in float32."""
@@ -47,13 +39,15 @@ TOLERANCE_BFLOAT16 = 1e-2
 
 @dataclass(frozen=True)
 class ContinuedPretraining(Paced):
-    """Learn to continue plain text, then tune or ask: ``continued-pretraining(text=reports/*.txt)+lora``.
+    """Learn plain text as in pre-training, then tune or ask: ``continued-pretraining(text=reports/*.txt)+lora``.
 
-    Without ``text``, the task's own: the inputs of its training rows and of its ``unlabelled`` rows. Texts are packed
-    into full sequences, each begun and ended as the model's own are, and none sees another. Prefer it where the
-    model's words are not the domain's and much text is at hand; it costs as much as all that text is long.
+    Without ``text``, the task's own: the inputs of its training rows and of its ``unlabelled`` rows. Decoders continue
+    text, packed into full sequences of which none sees another; encoders tell masked tokens, and encoder–decoders
+    spans that were taken out, 15 % of the tokens, others in every pass. Prefer it where the model's words are not the
+    domain's and much text is at hand; it costs as much as all that text is long.
 
-    Source: Gururangan et al. 2020, sections 3 (domain text) and 4 (the task's own).
+    Source: Gururangan et al. 2020, sections 3 (domain text) and 4 (the task's own); Devlin et al. 2019, section 3.1,
+    for masked tokens; Raffel et al. 2020, section 3.1.4, for spans.
     """
 
     text: str = ""
@@ -85,8 +79,8 @@ class ContinuedPretraining(Paced):
 
     @property
     def architectures(self) -> frozenset[Architecture]:
-        """Decoders: others were not trained to continue text."""
-        return frozenset({"decoder"})
+        """All whose weights are at hand; each learns text as it was pre-trained on it."""
+        return frozenset({"decoder", "encoder", "encoder-decoder"})
 
     def check_task(self, task: Task) -> None:
         """Refuse a task without text to learn.
@@ -114,23 +108,25 @@ class ContinuedPretraining(Paced):
             TrainingError: there is too little text, or training has diverged.
             ConfigError: a parameter does not suit the model, or it is in float16 or quantised.
         """
-        from taskfit.tuning.answers import Pace, mean_loss, train_examples
+        from taskfit.tuning.answers import Pace, choose, mean_loss, train_examples
 
-        training_format(model)  # refuses before anything is changed
-        data = self.training_set(model, task)
-        data = _as_it_packs(model, data, budget)
-        before = mean_loss(model, data.held_out)
+        training_format(model)  # refuses before anything is changed, as does the next
+        refuse_quantised(model.module)  # its updates could not be merged
+        texts = self.text_set(model, task, seed=seed)
         rate = self.learning_rate or self.method.rate(model)
         with self.method.training(model, seed=seed) as trainable:
             trained, total = count_values(model.module)
             budget.say(f"continued-pretraining trains {trained:,} of {total:,} values; learning rate {rate:.2g}")
+            chosen = choose(model, texts.data.examples)
+            texts = _as_it_packs(model, texts, chosen, budget)
+            before = mean_loss(model, texts.judged, chosen)  # what is fresh has changed nothing yet
             pace = Pace(self, rate, self.method.trains)
-            work = train_examples(model, data, pace, trainable, seed=seed, budget=budget)
+            work = train_examples(model, texts.data, pace, trainable, seed=seed, budget=budget, chosen=chosen)
         model.module = self.method.merge(model).module
-        after = mean_loss(model, data.held_out)
-        tokens = sum(example.learned for example in data.held_out)
+        after = mean_loss(model, texts.judged, chosen)
+        tokens = sum(example.learned for example in texts.judged)
         budget.say(
-            f"perplexity of held-out text ({tokens:,} tokens): {math.exp(before):.2f} before, {math.exp(after):.2f} "
+            f"{texts.measure} ({tokens:,} tokens): {math.exp(before):.2f} before, {math.exp(after):.2f} "
             "after continued pre-training"
         )
         return work
@@ -139,11 +135,11 @@ class ContinuedPretraining(Paced):
         """Return lines that show what would be learned.
 
         Raises:
-            TrainingError: there is too little text.
+            TrainingError: there is too little text. ConfigError: the model cannot go on with its pre-training.
         """
         from taskfit.tuning.preview import shown_lines
 
-        return shown_lines(model, self.training_set(model, task), self.batch, seed=seed)
+        return shown_lines(model, self.text_set(model, task, seed=seed).data, self.batch, seed=seed)
 
     def save(self, model: LanguageModel, folder: Path) -> None:
         """Write a complete model folder."""
@@ -157,30 +153,22 @@ class ContinuedPretraining(Paced):
         """
         return Full().load(model, folder)
 
-    def training_set(self, model: LanguageModel, task: Task) -> TrainingSet:
-        """Return the text as packed examples, and what of it is held out.
+    def text_set(self, model: LanguageModel, task: Task, *, seed: int) -> TextSet:
+        """Return the text as the model learns it, and what of it is held out.
 
         Raises:
             TrainingError: there is too little of it.
+            ConfigError: the model cannot go on with its pre-training.
         """
-        length = min(self.length, model.context)
-        ordered = sorted(self._documents(task), key=lambda document: document.digest)
-        pieces = [pieces_of(model, document, length) for document in ordered]
-        held_out, learned = _parted(pieces, length)
-        if not held_out or not learned:
-            raise TrainingError(
-                f"there is too little text to learn from: {sum(map(len, pieces))} pieces of at most {length} tokens, "
-                "and at least two are needed, one of them to look at afterwards",
-                "Name text files with text=, or give the task `unlabelled` rows.",
-            )
-        examples = _packed(learned, length)
-        tokens, kept = sum(map(len, learned)), sum(map(len, held_out))
-        where = f"the files {self.text}" if self.text else "the task's own rows"
-        note = (
-            f"{len(ordered):,} documents of {where}: {tokens:,} tokens packed into {len(examples)} sequences of at "
-            f"most {length} ({tokens / (len(examples) * length):.0%} full); {kept:,} tokens are held out"
+        return text_set(
+            model,
+            sorted(self._documents(task), key=lambda document: document.digest),
+            min(self.length, model.context),
+            steps=lambda sequences: self.steps(sequences, 0),
+            batch=self.batch,
+            seed=seed,
+            where=f"the files {self.text}" if self.text else "the task's own rows",
         )
-        return TrainingSet(tuple(examples), tuple(_packed(held_out, length)), len(examples), notes=(note,))
 
     def _documents(self, task: Task) -> list[Document]:
         if self.text:
@@ -212,47 +200,25 @@ class ContinuedPretraining(Paced):
         }
 
 
-def _parted(pieces: Sequence[Sequence[Piece]], length: int) -> tuple[list[Piece], list[Piece]]:
-    """(held-out pieces, learned pieces): whole documents in order, of the last one its end, until there are enough.
-
-    Of a few long documents only the end of one is held out, and of a single piece nothing can be.
-    """
-    total = sum(len(piece) for document in pieces for piece in document)
-    wanted = min(HELD_OUT_SHARE * total, float(HELD_OUT_SEQUENCES * length))
-    held_out: list[Piece] = []
-    learned: list[Piece] = []
-    for document in pieces:
-        taken: list[Piece] = []
-        left = list(document)
-        while left and sum(map(len, held_out)) + sum(map(len, taken)) < wanted:
-            taken.insert(0, left.pop())
-        held_out += taken
-        learned += left
-    return held_out, learned
-
-
-def _packed(pieces: Sequence[Piece], length: int) -> list[Example]:
-    groups = pack([len(piece) for piece in pieces], length)
-    return [packed_example(f"text {n}", [pieces[index] for index in group]) for n, group in enumerate(groups, start=1)]
-
-
-def _as_it_packs(model: LanguageModel, data: TrainingSet, budget: Budget) -> TrainingSet:
-    """The training set as it is where the model keeps packed texts apart, else with each text by itself."""
+def _as_it_packs(model: LanguageModel, texts: TextSet, chosen: Chosen, budget: Budget) -> TextSet:
+    """The texts as they are where the model keeps packed ones apart, else with each text by itself."""
     from taskfit.tuning.answers import mean_loss
 
+    data = texts.data
     several = [example for example in data.examples if len(example.documents) > 1]
     if not several:
-        return data
+        return texts
     tried = min(several, key=lambda example: example.length)
-    together = mean_loss(model, [tried])
-    apart = mean_loss(model, unpacked(tried))
+    together = mean_loss(model, [tried], chosen)
+    apart = mean_loss(model, unpacked(tried), chosen)
     tolerance = TOLERANCE if training_format(model) is None else TOLERANCE_BFLOAT16
     if abs(together - apart) <= tolerance * apart:
-        return data
+        return texts
     budget.say(
         f"this model does not keep packed texts apart (loss {together:.4f} together, {apart:.4f} apart), so each text "
         "is a sequence of its own (slower)"
     )
     examples = tuple(one for example in data.examples for one in unpacked(example))
     held_out = tuple(one for example in data.held_out for one in unpacked(example))
-    return replace(data, examples=examples, held_out=held_out, pass_size=len(examples))
+    data = replace(data, examples=examples, held_out=held_out, pass_size=len(examples))
+    return replace(texts, data=data, judged=held_out)

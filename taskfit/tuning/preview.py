@@ -159,8 +159,8 @@ def _check_supervised(examples: Sequence[Example]) -> None:
 def _padding(model: LanguageModel, data: TrainingSet, batch: int, seed: int) -> int:
     """Tokens of padding in the micro-batches of the first pass; none where rows are packed."""
     from taskfit.tuning.batches import StepPlan
+    from taskfit.tuning.memory_plan import TOKEN_BUDGET
     from taskfit.tuning.packed import is_packable
-    from taskfit.tuning.training import TOKEN_BUDGET
 
     if model.architecture == "decoder" and is_packable(model.module):
         return 0
@@ -179,7 +179,7 @@ def _padding(model: LanguageModel, data: TrainingSet, batch: int, seed: int) -> 
 
 def _ends(model: LanguageModel, example: Example) -> bool:
     """Whether an end token is among the last learned tokens (some chat templates put a line break after it)."""
-    is_text = bool(example.documents)  # long ones are cut, and their pieces have no end
+    is_text = bool(example.documents or example.masked)  # long ones are cut, and their pieces have no end
     return is_text or any(token in model.end_token_ids for token in example.answer[-2:])
 
 
@@ -191,6 +191,8 @@ def _unknown(model: LanguageModel, example: Example) -> int:
 
 def _marked(model: LanguageModel, example: Example) -> str:
     """The example as text, special tokens visible, what is learned between marks."""
+    if example.masked:
+        return _with_masks(model, example)
     text = _shortened(model, example.prompt)
     place = 0
     for start, stop in (*example.read, (len(example.answer), len(example.answer))):
@@ -199,6 +201,17 @@ def _marked(model: LanguageModel, example: Example) -> str:
         text += _shortened(model, example.answer[start:stop])
         place = stop
     return text
+
+
+def _with_masks(model: LanguageModel, example: Example) -> str:
+    """The beginning of the text, the hidden tokens between marks."""
+    text, start = "", 0
+    for place, token in (one for one in example.masked if one[0] < 2 * SHOWN_TOKENS):
+        text += f"{model.tokenizer.decode(example.prompt[start:place])} ⟦{model.tokenizer.decode([token])}⟧ "
+        start = place + 1
+    left_out = max(0, len(example.prompt) - 2 * SHOWN_TOKENS)
+    text += str(model.tokenizer.decode(example.prompt[start : 2 * SHOWN_TOKENS]))
+    return f"{text} […{left_out} tokens…]" if left_out else text
 
 
 def _shortened(model: LanguageModel, ids: Sequence[int]) -> str:
@@ -216,7 +229,7 @@ def _repeated(examples: Sequence[Example]) -> tuple[tuple[str, ...], tuple[tuple
     whole: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     duplicates: list[str] = []
     conflicts: list[tuple[str, str]] = []
-    for example in (one for one in examples if not one.documents):
+    for example in (one for one in examples if not one.documents and not one.masked):
         first = example.answer[: example.read[0][0]] if example.read else example.answer  # of a conversation
         answers = seen[example.prompt]
         if (example.prompt, example.answer) in whole:

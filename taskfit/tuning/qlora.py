@@ -44,18 +44,6 @@ class QLora(LowRank):
         """
         quantise(model, self.bits)
 
-    def merge(self, model: LanguageModel) -> LanguageModel:
-        """Refuse.
-
-        Raises:
-            ConfigError: always. The sum would be packed anew, and predict something else than was evaluated; on the
-                unpacked base, the updates have never been evaluated either.
-        """
-        raise ConfigError(
-            "updates of a quantised base cannot be merged: the merged model would predict otherwise than was evaluated",
-            "Keep base and updates apart, or fit lora on the base as it is.",
-        )
-
 
 def quantise(model: LanguageModel, bits: Literal[4, 8]) -> None:
     """Replace the model's linear layers, but not its output layer, by packed ones, in place.

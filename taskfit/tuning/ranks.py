@@ -2,7 +2,8 @@
 
 A step's loss is a sum over tokens, so the sum of the processes' gradients is the gradient of the whole step, whatever
 part each of them had: several processes take the same steps as one. This is data parallelism in its plainest form (Li
-et al. 2020, "PyTorch Distributed", section 2.2), with one sum a step after all micro-batches.
+et al. 2020, "PyTorch Distributed", section 2.2), with one sum a step after all micro-batches; where weights are
+sharded, gradients are summed layer by layer instead (:mod:`taskfit.tuning.sharding`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-__all__ = ["Ranks", "join_ranks"]
+from taskfit.tuning.launched import is_launched
+from taskfit.tuning.sharding import is_asked_for
 
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
-"""What ``accelerate launch`` and ``torchrun`` set in every process."""
+__all__ = ["Ranks", "join_ranks"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,19 @@ class Ranks:
     Attributes:
         rank: number of this process, from 0; the first writes the files.
         count: processes in all.
+        shards: whether each holds a part of the weights only; see :mod:`taskfit.tuning.sharding`.
     """
 
     rank: int = 0
     count: int = 1
+    shards: bool = False
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace every gradient by the sum over the processes; one that is missing counts as zeros."""
-        if self.count == 1:
+        """Replace every gradient by the sum over the processes; one that is missing counts as zeros.
+
+        Sharded ones are sums already.
+        """
+        if self.count == 1 or self.shards:
             return
         for parameter in parameters:
             if parameter.grad is None:
@@ -61,11 +67,19 @@ class Ranks:
 
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Return this process's place among those that a launcher has started; alone without one."""
+    """Return this process's place among those that a launcher has started; alone without one.
+
+    Raises:
+        ConfigError: the launcher asks for a way of sharding that is not supported.
+    """
     if not torch.distributed.is_initialized():
-        if not all(name in os.environ for name in LAUNCHED) or int(os.environ["WORLD_SIZE"]) < 2:
+        if not is_launched():
             return Ranks()
         from accelerate import PartialState
 
         PartialState(cpu=device.type == "cpu")
-    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    count = torch.distributed.get_world_size()
+    shards = count > 1 and is_asked_for()
+    if shards:  # or transformers would load weights in the first process only, and leave the others' unset
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    return Ranks(torch.distributed.get_rank(), count, shards)

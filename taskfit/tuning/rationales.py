@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskfit.tuning.examples import Example
     from taskfit.tuning.loss import LossSum
 
-__all__ = ["RATIONALE_PREFIX", "rationale_example", "rationale_prompt", "weigh", "weighted"]
+__all__ = ["RATIONALE_PREFIX", "balanced", "rationale_example", "rationale_prompt", "weigh", "weighted"]
 
 RATIONALE_PREFIX = "[rationale] "
 """Stands before a question whose answer is the rationale."""
@@ -74,13 +74,21 @@ def weigh(
         raise TrainingError(
             "no training row has a rationale", "Name the field under `rationale` in the task file, or leave it out."
         )
-    label_tokens = sum(example.learned for example in labels)
-    rationale_tokens = sum(example.learned for example in rationales)
-    whole = (label_tokens + rationale_tokens) / (1 + weight)
-    return (
-        [replace(example, weight=whole / label_tokens) for example in labels],
-        [replace(example, weight=weight * whole / rationale_tokens) for example in rationales],
-    )
+    whole = sum(example.learned for example in (*labels, *rationales)) / (1 + weight)
+    return balanced(labels, whole), balanced(rationales, weight * whole)
+
+
+def balanced(examples: Sequence[Example], total: float | None = None) -> list[Example]:
+    """Return the examples with weights so scaled that their tokens together weigh ``total``; None: their number.
+
+    Raises:
+        TrainingError: all of them weigh nothing.
+    """
+    found = sum(example.weight * example.learned for example in examples)
+    if not found > 0:
+        raise TrainingError("all examples weigh nothing, so there is nothing to learn", "Take weight=none.")
+    wanted = sum(example.learned for example in examples) if total is None else total
+    return [replace(example, weight=example.weight * (wanted / found)) for example in examples]
 
 
 def weighted(loss_sum: LossSum) -> LossSum:

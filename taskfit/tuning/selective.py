@@ -16,6 +16,7 @@ from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, s
 from taskfit.tuning.layers import blocks, norm_names
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
+from taskfit.tuning.settings import RateRule
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +121,7 @@ class BitFit(Selective):
     """
 
     rate_at_768: ClassVar[float] = 1e-3
-    rate_falls_with_width: ClassVar[bool] = False
+    rate_rule: ClassVar[RateRule] = "fixed"
 
     def chosen(self, model: LanguageModel) -> list[str]:
         """Return the names of the biases."""
@@ -147,7 +148,7 @@ class Norms(Selective):
     """
 
     rate_at_768: ClassVar[float] = 1e-3
-    rate_falls_with_width: ClassVar[bool] = False
+    rate_rule: ClassVar[RateRule] = "vector"
 
     def chosen(self, model: LanguageModel) -> list[str]:
         """Return the names of the normalisations' parameters."""
@@ -205,7 +206,7 @@ class HeadOnly(Selective):
     """
 
     rate_at_768: ClassVar[float] = 1e-3
-    rate_falls_with_width: ClassVar[bool] = False
+    rate_rule: ClassVar[RateRule] = "fixed"
 
     def prepare_base(self, model: LanguageModel) -> None:
         """Give the output layer weights of its own."""

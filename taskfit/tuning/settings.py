@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.parameters import check_types
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Paced",
+    "RateRule",
     "Schedule",
     "learning_rate_for",
     "plan_schedule",
+    "refuse_merging_into_packed",
     "refuse_quantised",
     "training_format",
     "weights_in_float32",
@@ -39,6 +41,9 @@ LABEL_SHOWS = 60
 
 LARGEST_RATIO = 4.0
 """Models are taken for no narrower than a quarter of 768, when a learning rate is chosen."""
+
+RateRule = Literal["matrix", "vector", "fixed"]
+"""How a learning rate follows the width of a model: as that of matrices, as that of vectors, or not at all."""
 
 VALIDATIONS = 5
 """Most validations of one training; fewer than two per epoch where an epoch is short."""
@@ -128,18 +133,24 @@ def plan_schedule(rows: int, labels: int, pace: Paced, *, is_validated: bool) ->
     return Schedule(steps, steps_per_epoch, validate_every, PATIENCE)
 
 
-def learning_rate_for(width: int, *, at_768: float) -> float:
+def learning_rate_for(width: int, *, at_768: float, rule: RateRule = "matrix") -> float:
     """Scale a learning rate that suits models of width 768 to another width.
 
-    Wider models: inversely proportional. The rule is that of Adam for hidden weights in Yang et al. 2022 ("Tensor
-    Programs V", table 3); it meets the usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
+    Matrices, wider models: inversely proportional. The rule is that of Adam for hidden weights in Yang et al. 2022
+    ("Tensor Programs V", table 3); it meets the usual 1e-5 of 4096-wide models from the usual 5e-5 of BERT-base.
 
-    Narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further to go:
-    with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21). Nothing
-    narrower than that has been tried; it gets the same rate.
+    Matrices, narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further
+    to go: with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21).
+
+    Vectors: the same in wider models, inversely proportional in narrower ones (``LOG.md``, 2026-11-21). Nothing
+    narrower than 192 has been tried; it gets the same rate.
     """
-    ratio = 768 / width
-    return at_768 * (ratio if ratio <= 1 else min(ratio, LARGEST_RATIO) ** 2)
+    ratio = min(768 / width, LARGEST_RATIO)
+    if rule == "fixed":
+        return at_768
+    if rule == "vector":
+        return at_768 * max(1.0, ratio)
+    return at_768 * (ratio if ratio <= 1 else ratio**2)
 
 
 def width_of(model: LanguageModel) -> int:
@@ -205,9 +216,27 @@ def refuse_quantised(module: torch.nn.Module) -> None:
     Raises:
         ConfigError: some are packed into fewer bits.
     """
-    packed = [name for name, value in module.named_parameters() if not value.is_floating_point()]
-    if packed:
+    if packed := _packed(module):
         raise ConfigError(
             f"the model is quantised ({len(packed)} of its weights, first {packed[0]}), so they cannot be trained",
             "Load it in float32 or bfloat16, or use qlora, which trains updates beside quantised weights.",
         )
+
+
+def refuse_merging_into_packed(module: torch.nn.Module) -> None:
+    """Check that updates can be folded into the weights without changing what was evaluated.
+
+    Raises:
+        ConfigError: weights are packed into fewer bits. The sum would be packed anew, and predict something else than
+            was evaluated; on the unpacked base, the updates have never been evaluated either.
+    """
+    if _packed(module):
+        raise ConfigError(
+            "updates of a quantised base cannot be merged: the merged model would predict otherwise than was evaluated",
+            "Keep base and updates apart, or fit lora on the base as it is.",
+        )
+
+
+def _packed(module: torch.nn.Module) -> list[str]:
+    """Names of the weights that are packed into fewer bits."""
+    return [name for name, value in module.named_parameters() if not value.is_floating_point()]

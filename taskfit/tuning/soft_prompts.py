@@ -15,7 +15,7 @@ from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.peft_method import CONFIG_FILE, TASK_TYPES, WEIGHTS_FILE, check_config, write_adapter
-from taskfit.tuning.settings import width_of
+from taskfit.tuning.settings import RateRule, width_of
 
 if TYPE_CHECKING:
     import peft
@@ -45,7 +45,7 @@ class SoftPrompt(Method):
     """Number of vectors; more than 20 gain little (Lester et al. 2021, section 3.2)."""
 
     agreed: ClassVar[tuple[str, ...]] = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
-    rate_falls_with_width: ClassVar[bool] = False
+    rate_rule: ClassVar[RateRule] = "fixed"
     space: ClassVar[Space] = {"learning_rate": Times(0.1, 10.0), "tokens": OneOf((10, 20, 50))}
 
     def check(self, faults: Faults) -> None:
@@ -259,6 +259,7 @@ class DeepPrompt(SoftPrompt):
 
     agreed: ClassVar[tuple[str, ...]] = (*SoftPrompt.agreed, "num_attention_heads")
     rate_at_768: ClassVar[float] = 5e-3
+    rate_rule: ClassVar[RateRule] = "vector"
 
     def _projection(self) -> dict[str, Any]:
         """Entries of the configuration that say how the vectors are made."""

@@ -56,7 +56,8 @@ class Taught(Paced):
                 f"{name}(wordings=all) needs a task with several wordings (this one has one)",
                 "Add `templates` to the task file, or leave wordings out.",
             )
-        if self.rationale > 0 and task.definition.rationale is None:
+        has_reasons = any(row.teacher is not None and row.teacher.rationale for row in task.train)
+        if self.rationale > 0 and task.definition.rationale is None and not has_reasons:
             raise ConfigError(
                 f"{name}(rationale={self.rationale:g}) needs rationales, and the task file names none",
                 "Name the field under `rationale` in the task file.",

@@ -56,19 +56,32 @@ class LinearClassifier:
         return probabilities
 
 
-def fit_linear(texts: Sequence[str], classes: Sequence[int], strengths: Sequence[float]) -> list[LinearClassifier]:
+def fit_linear(
+    texts: Sequence[str],
+    classes: Sequence[int],
+    strengths: Sequence[float],
+    targets: NDArray[np.float64] | None = None,
+) -> list[LinearClassifier]:
     """Fit one classifier for each regularisation strength, over the same features.
 
     Args:
         texts: at least one.
         classes: class number of each text; numbers from 0 without a gap.
         strengths: scikit-learn's C, larger is looser.
+        targets: what is learned instead of ``classes``, shape (texts, classes); see
+            :func:`taskfit.tuning.teacher_answers.class_targets`.
 
     Raises:
         DataError: no text holds any character to learn from.
     """
     views, features = _fit_views(texts)
-    return [LinearClassifier(views, *_fit_regression(features, classes, strength)) for strength in strengths]
+    weights = None
+    if targets is not None:
+        from taskfit.tuning.vector_head import expanded
+
+        rows, taught, weights = expanded(targets)
+        features, classes = features[rows], taught.tolist()
+    return [LinearClassifier(views, *_fit_regression(features, classes, strength, weights)) for strength in strengths]
 
 
 def save_linear(classifier: LinearClassifier, folder: Path) -> None:
@@ -150,7 +163,7 @@ def _features(views: dict[View, Any], texts: Sequence[str]) -> Any:
 
 
 def _fit_regression(
-    features: Any, classes: Sequence[int], strength: float
+    features: Any, classes: Sequence[int], strength: float, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
     """Return coefficients, intercept, and whether the optimiser converged. One class alone needs no optimiser.
 
@@ -169,7 +182,7 @@ def _fit_regression(
     regression = LogisticRegression(C=strength, max_iter=_MOST_ITERATIONS)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by has_converged
-        regression.fit(features, classes)
+        regression.fit(features, classes, sample_weight=weights)
     coefficients, intercept = regression.coef_, regression.intercept_
     if len(set(classes)) == 2:  # scikit-learn keeps the second class alone; the first one's scores are zero
         coefficients = np.vstack([np.zeros_like(coefficients), coefficients])

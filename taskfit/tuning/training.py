@@ -11,35 +11,28 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taskfit.errors import ConfigError, ResourceError
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.checkpoint import load_state
 from taskfit.tuning.memory_plan import TOKEN_BUDGET, can_recompute
+from taskfit.tuning.memory_retry import is_out_of_memory, put_back, spare_copy
+from taskfit.tuning.plain_attention import with_plain_attention
 from taskfit.tuning.ranks import Ranks, join_ranks
 from taskfit.tuning.schedule import Decay
-from taskfit.tuning.trainer import AfterStep, Batch, CurvePoint, LossSum, Progress, TrainConfig, TrainResult, train
+from taskfit.tuning.train_config import TrainConfig
+from taskfit.tuning.train_report import TimeIsUp, reporter
+from taskfit.tuning.train_run import CurvePoint, Progress, TrainResult
+from taskfit.tuning.trainer import AfterStep, Batch, Idle, LossSum, train
 
 if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget
     from taskfit.tuning.settings import Schedule
 
-__all__ = ["TOKEN_BUDGET", "Job", "run"]
-
-SAY_EVERY_S = 10.0
-"""Wall seconds between lines of progress; validations are always said."""
-
-PLAIN_ATTENTION_VALUES = 2**24
-"""Most attention scores of a layer that plain attention may hold: 32 MB in bfloat16."""
-
-_UNKNOWN_HEADS = 12
+__all__ = ["Job", "run"]
 
 NAMED_ROWS = 8
 """Most rows that an error names."""
-
-SPARE_COPY_BYTES = 2**30
-"""On the CPU, larger sets of weights are not copied for a second try: the copy itself could exhaust memory."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +101,12 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
     ranks = join_ranks(next(job.module.parameters()).device)
     if ranks.count > 1 and budget.wall_s is not None:
         raise ConfigError("processes that train together cannot keep a time limit", "Leave the limit out.")
+    if ranks.shards and job.after_step is not None:
+        raise ConfigError(
+            "this method changes whole weights between steps, so they cannot be sharded", "Launch without --use_fsdp."
+        )
     plan = StepPlan(job.lengths, job.batch, job.token_budget, job.seed, job.order, job.packs)
-    start = _spare_copy(job.module)
+    start = spare_copy(job.module)
     deadline = None if budget.wall_s is None else time.monotonic() + budget.wall_s
     while True:
         try:
@@ -117,7 +114,7 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
                 result = _train(job, plan, budget, deadline, ranks)
             break
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         is_smallest = plan.token_budget <= min(job.lengths)
         is_last = is_smallest and (job.recomputes or not can_recompute(job.module))
@@ -134,7 +131,7 @@ def run(job: Job, budget: Budget) -> tuple[TrainResult, StepPlan]:
             budget.say(
                 f"memory ran out; micro-batches halved to {plan.token_budget} tokens, {job.batch} rows a step kept"
             )
-        _put_back(job.module, start)
+        put_back(job.module, start)
     job.module.eval()
     for parameter in job.module.parameters():
         parameter.grad = None
@@ -155,7 +152,16 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ran
     def part(step: int) -> list[list[int]]:
         return plan.micro_batches_at(step, rank=ranks.rank, ranks=ranks.count)
 
-    tokens = _Counter(plan)
+    def batches(step: int) -> list[Batch]:
+        own = [job.collate(rows) for rows in part(step)]
+        if not ranks.shards:
+            return own
+        first = plan.micro_batches_at(step, rank=0, ranks=ranks.count)  # no process has more
+        return own + [Idle(job.collate(first[0]))] * (len(first) - len(own))
+
+    loss_sum = job.loss_sum
+    if not job.packs:  # packed rows have an attention of their own
+        loss_sum = with_plain_attention(loss_sum, job.module, max(job.lengths), job.autocast)
     with ExitStack() as stack:
         folder = None if budget.folder is None else budget.folder / "training"
         if folder is None and deadline is not None:  # stopping half-way needs the state that the trainer saves
@@ -163,18 +169,18 @@ def _train(job: Job, plan: StepPlan, budget: Budget, deadline: float | None, ran
         try:
             return train(
                 job.module,
-                lambda step: [job.collate(rows) for rows in part(step)],
-                _with_fast_attention(job),
+                batches,
+                loss_sum,
                 config,
                 validate=job.validate,
                 folder=folder,
                 fingerprint=job.fingerprint,
-                on_progress=_reporter(budget.say, deadline, tokens, job.on_progress),
+                on_progress=reporter(budget.say, deadline, plan, job.on_progress),
                 autocast=job.autocast,
                 after_step=job.after_step,
-                name_batch=lambda step, index: _names(job, part(step)[index]),
+                name_batch=lambda step, index: _names(job, [*part(step), *[[]] * (index + 1)][index]),
             )
-        except _TimeIsUp:
+        except TimeIsUp:
             assert folder is not None  # made above wherever there is a deadline
             return _stopped(job.module, folder, budget)
 
@@ -193,35 +199,6 @@ def _recomputing(module: torch.nn.Module, recomputes: bool) -> Iterator[None]:
         model.activation_checkpointing_disable()
 
 
-def _with_fast_attention(job: Job) -> LossSum:
-    """Return the job's loss, with plain attention where torch's fused one is slow going backward.
-
-    On the CPU in bfloat16 the fused kernel's backward takes four to six times as long as matrix products for short
-    rows. The plain one holds (rows, heads, length, length) values a layer, so long rows keep the fused kernel.
-    """
-    module = job.module
-    is_affected = job.autocast == torch.bfloat16 and next(module.parameters()).device.type == "cpu"
-    heads = max(_known_heads(module), default=_UNKNOWN_HEADS)
-    if job.packs or not is_affected or TOKEN_BUDGET * heads * max(job.lengths) > PLAIN_ATTENTION_VALUES:
-        return job.loss_sum
-
-    def loss_sum(module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
-        with sdpa_kernel(SDPBackend.MATH):
-            return job.loss_sum(module, batch)
-
-    return loss_sum
-
-
-def _known_heads(module: torch.nn.Module) -> list[int]:
-    """Attention heads as the configurations of the module's parts name them; empty where none does."""
-    named = (getattr(getattr(part, "config", None), "num_attention_heads", None) for part in module.modules())
-    return [heads for heads in named if isinstance(heads, int)]
-
-
-class _TimeIsUp(Exception):  # noqa: N818 - not an error
-    """Ends the training loop from inside its progress report."""
-
-
 def _names(job: Job, rows: Sequence[int]) -> str:
     """The rows of a micro-batch, in words: the first few and how many more."""
     names = [job.row_ids[row] if job.row_ids else str(row) for row in rows]
@@ -229,82 +206,12 @@ def _names(job: Job, rows: Sequence[int]) -> str:
     return f"rows {', '.join(names[:NAMED_ROWS])}{more}"
 
 
-class _Counter:
-    """Counts real tokens (prompts and answers, no padding) of the steps done in this call."""
-
-    def __init__(self, plan: StepPlan) -> None:
-        self.plan = plan
-        self.tokens = 0
-        self.started = time.monotonic()
-
-    def rate(self, step: int) -> float:
-        """Add a step (from 0), and return the tokens a wall second so far."""
-        self.tokens += sum(self.plan.lengths[row] for row in self.plan.rows_at(step))
-        return self.tokens / max(time.monotonic() - self.started, 1e-9)
-
-
-def _reporter(
-    say: Callable[[str], None],
-    deadline: float | None,
-    counter: _Counter,
-    also: Callable[[Progress], None] | None,
-) -> Callable[[Progress], None]:
-    """A function that says how training goes, and ends it when its time is up."""
-    said_at = time.monotonic()
-
-    def report(progress: Progress) -> None:
-        nonlocal said_at
-        if also is not None:
-            also(progress)
-        now = time.monotonic()
-        rate = counter.rate(progress.step - 1)
-        if progress.validation is not None or progress.step == progress.steps or now - said_at >= SAY_EVERY_S:
-            said_at = now
-            say(_line(progress, rate))
-        if deadline is not None and now >= deadline and progress.step < progress.steps:
-            raise _TimeIsUp
-
-    return report
-
-
-def _line(progress: Progress, tokens_per_s: float) -> str:
-    validation = "" if progress.validation is None else f", validation {progress.validation:.4f}"
-    return (
-        f"step {progress.step} of {progress.steps}: loss {progress.loss:.4f}{validation}, "
-        f"gradient norm {progress.gradient_norm:.2f}, {tokens_per_s:.0f} tokens/s, about {progress.left_s:.0f} s left"
-    )
-
-
 def _stopped(module: torch.nn.Module, folder: Path, budget: Budget) -> TrainResult:
     """Give the module its best weights from the state that was saved when time ran out."""
     state = load_state(folder)
     assert state is not None  # the trainer saves before it passes the exception on
-    _put_back(module, dict(state.best_weights or state.weights))
+    put_back(module, dict(state.best_weights or state.weights))
     best_step = state.best_step if state.best_weights else state.step
     budget.say(f"stopped after {state.step} steps: {budget.wall_s:g} s were allowed; weights of step {best_step} kept")
     curve = tuple(CurvePoint(step, *point) for step, point in enumerate(state.curve, start=1))
     return TrainResult(state.step, best_step, state.best_validation, True, curve)
-
-
-def _spare_copy(module: torch.nn.Module) -> dict[str, torch.Tensor] | None:
-    """The trainable weights in main memory, for a second try; None where the copy itself could be too much."""
-    trainable = {name: value for name, value in module.named_parameters() if value.requires_grad}
-    on_cpu = all(value.device.type == "cpu" for value in trainable.values())
-    if on_cpu and sum(value.nbytes for value in trainable.values()) > SPARE_COPY_BYTES:
-        return None
-    return {name: value.detach().to("cpu", copy=True) for name, value in trainable.items()}
-
-
-def _put_back(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    """Overwrite the trainable weights and drop their gradients."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if name in values:
-                parameter.copy_(values[name])
-            parameter.grad = None
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get memory; on the CPU it says so in words only."""
-    words = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in words)

@@ -10,7 +10,8 @@ from taskfit.errors import ConfigError, TrainingError
 from taskfit.tasks.chat import asked
 from taskfit.tasks.mixture import allot, load_mixture, mixing_rates
 from taskfit.tuning.examples import Faulty, build_examples, row_examples
-from taskfit.tuning.rationales import rationale_example, weigh
+from taskfit.tuning.rationales import balanced, rationale_example, weigh
+from taskfit.tuning.teacher_answers import rows_by_answer, stepped
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
@@ -86,6 +87,8 @@ def build_training_set(
             f"{len(maker.rationales)} rationales are learned beside {len(examples) - len(maker.rationales)} answers, "
             f"together with {taught.rationale:g} of their weight"
         )
+    elif any(example.weight != 1 for example in examples):
+        examples = balanced(examples)
     held_out = tuple(_held_out(model, sources, taught))
     return TrainingSet(tuple(examples), held_out, pass_size, order, tuple(notes), len(task.definition.labels))
 
@@ -185,7 +188,7 @@ class _Maker:
                     "wordings=all goes with zero-shot: worked examples are written in one wording",
                     "Leave out few-shot, or wordings=all.",
                 )
-            found = row_examples(self.model, definition, row, prompt, wording=wording, turns=self.taught.turns)
+            found = self._answers(definition, row, prompt, wording)
             reasons = self._rationale(source, row, prompt)
         except TrainingError as error:
             self.faulty.note(row.id, error)
@@ -197,10 +200,21 @@ class _Maker:
             self.rationales.add(index)
             yield index
 
+    def _answers(self, definition: TaskDefinition, row: Row, prompt: Prompt, wording: int) -> list[Example]:
+        """The row's answer, or each that its teacher shares the row among, with its weight."""
+        found: list[Example] = []
+        for taught, weight in rows_by_answer(definition, row):
+            made = row_examples(self.model, definition, taught, prompt, wording=wording, turns=self.taught.turns)
+            found += [replace(example, weight=weight) for example in made]
+        return found
+
     def _rationale(self, source: _Source, row: Row, prompt: Prompt) -> Example | None:
-        if self.taught.rationale == 0 or source.task.definition.rationale is None:
+        if self.taught.rationale == 0:
             return None
-        return rationale_example(self.model, source.task.definition, row, prompt)
+        made = rationale_example(self.model, source.task.definition, row, prompt)
+        return (
+            None if made is None else replace(made, weight=stepped(1.0 if row.teacher is None else row.teacher.weight))
+        )
 
     def _kept(self, source: _Source, example: Example) -> int:
         if source.program is None:  # ids are unique within a task only

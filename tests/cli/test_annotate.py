@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from taskfit.testing import tiny_encoder
 from taskfit.testing.service import FakeService, Fault
 from tests.cli.conftest import TASK, Taskfit, topic_rows, write_rows
 from tests.cli.topic_engine import TopicEngine
@@ -128,6 +129,30 @@ def test_the_exchange_rate_is_told_where_there_are_rows_for_it(taskfit: Taskfit,
     assert ran.code == 0, ran.err
     assert "labels of people (accuracy" in ran.err
     assert _report()["exchange"]["last_gain"]["after"] == 45
+
+
+def test_the_exchange_rate_of_an_encoder_and_a_mean_are_told(
+    taskfit: Taskfit, topics: Path, rows: Path, tmp_path: Path
+) -> None:
+    """The student learns from an encoder's vectors; a label counts what the user says."""
+    write_rows(topics.with_name("train.jsonl"), topic_rows(40))
+    write_rows(topics.with_name("validation.jsonl"), topic_rows(80, start=100))
+    encoder = tiny_encoder(tmp_path / "encoder")
+    words = _words(topics, rows, "--exchange-with", encoder, "--values", "food=-1,music=2", teacher="linear")
+    ran = taskfit(*words)
+    assert ran.code == 0, ran.err
+    assert "vectors of" in ran.err
+    assert "Mean over all rows" in ran.err
+    mean, music = _report()["mean"]["interval"], _report()["corpus"]["music"]["interval"]
+    assert mean["value"] == pytest.approx(3 * music["value"] - 1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [("food", "--values must be like"), ("food=1,food=2", "each label once"), ("food=1", "a number for each of")],
+)
+def test_values_that_are_none_are_refused(taskfit: Taskfit, topics: Path, rows: Path, values: str, words: str) -> None:
+    assert words in taskfit(*_words(topics, rows, "--values", values, teacher="linear")).error_line
 
 
 def test_a_service_without_any_human_row_works_and_says_what_cannot_be_known(taskfit: Taskfit, bare: Path) -> None:

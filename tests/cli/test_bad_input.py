@@ -142,7 +142,9 @@ def test_unknown_model_names_the_nearest(taskfit: Taskfit, topics: Path, monkeyp
         (("--train-sizes", "500"), "500"),
         (("--volume", -1), "volume"),
         (("--max-cost", -1), "usd"),
-        (("--workers", 0), "workers"),
+        (("--jobs", 0), "--jobs"),
+        (("--budget", "0m"), "above 0"),
+        (("--budget", "5eur"), "US dollars alone"),
     ],
 )
 def test_numbers_out_of_range(taskfit: Taskfit, topics: Path, options: tuple[object, ...], expected: str) -> None:

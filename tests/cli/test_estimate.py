@@ -34,6 +34,7 @@ def test_json_holds_everything(taskfit: Taskfit) -> None:
 def test_the_classic_table_crosses_sizes_and_strategies(taskfit: Taskfit) -> None:
     """Sizes x strategies; the largest pre-training needs many devices."""
     ran = taskfit("estimate", "--sizes", "100M,150B", "--strategies", "all", "--hardware", "gpu-h100", "--json")
+    assert ran.err.count("left out bitfit") == 1  # for all sizes at once
     found = json.loads(ran.out)["estimates"]
     devices = {(one["model"], one["strategy"]): one["devices"] for one in found}
     assert devices["100M", "pretraining"] == 1

@@ -277,10 +277,11 @@ def test_holistic_prints_seven_sides_as_a_table_or_json(taskfit: Taskfit, task_p
     ]
     assert "not measured: needs a set that does not ship" in head[6]
     assert "answers that typos changes" in ran.out
-    ran = taskfit("evaluate", "lin", "--on", task_path, "--holistic", "--rows", 20, "--json")
+    ran = taskfit("evaluate", "lin", "--on", task_path, "--holistic", "--rows", 20, "--json", "--save")
     assert len(json.loads(ran.out)["sides"]) == 7
+    assert json.loads(Path("lin/holistic.json").read_text()) == json.loads(ran.out)
     for words, said in (
-        (("--holistic", "--save"), "stores and compares nothing"),
+        (("--holistic", "--force"), "compares nothing"),
         (("--group-by", "topic"), "belong to --holistic"),
         (("--holistic", "--group-by", "colour"), "no row has a field 'colour'"),
     ):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from taskfit.cli.search import seconds_of
 from taskfit.errors import ConfigError
 from taskfit.strategy.manifest import read_manifest
+from taskfit.studies.budget import seconds_of
 from taskfit.testing import tiny_decoder
 from tests.cli.conftest import Taskfit
 

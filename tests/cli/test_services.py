@@ -82,6 +82,26 @@ def test_a_service_is_compared_priced_recommended_and_predicts(
         assert answers == [row["topic"] for row in topic_rows(4, start=900)]
 
 
+def test_a_budget_in_money_holds_for_a_service_that_bills_more_than_was_told(
+    taskfit: Taskfit, written: Path, tmp_path: Path
+) -> None:
+    """Calls are entered at the most they can cost; what is left out is said, and a larger budget asks on."""
+    import datetime
+
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(PRICES.format(date=datetime.date.today()).replace("_out: 1000", "_out: 3000"), encoding="utf-8")
+    with FakeService(lambda text: f"{topic(text)} and more of it and more of it and more") as service:
+        words = ("compare", written, "--models", service.name(), "--strategies", "zero-shot", "--seeds", 1)
+        capped = taskfit(*words, "--out", "study", "--prices", prices, "--json", "--budget", "0.4usd")
+        assert (capped.code, service.answered < 24) == (1, True)
+        (left_out,) = json.loads(capped.out)["left_out"]
+        assert left_out.startswith("zero-shot on") and "the study's budget of $0.40 is reached" in left_out
+        spent = json.loads(Path("study/result.json").read_text())["spent"]
+        assert 0 < spent["usd_services"] <= spent["usd"] <= 0.4
+        whole = taskfit(*words, "--out", "study", "--prices", prices, "--json", "--budget", "100usd")
+        assert (whole.code, json.loads(whole.out)["left_out"]) == (0, [])
+
+
 def test_a_service_that_scores_chooses_among_labels(taskfit: Taskfit, topics: Path, tmp_path: Path) -> None:
     """With echoed log-probabilities; a saved predictor of a service on this machine predicts without more words."""
     with FakeService(logprob=likely) as service:

@@ -47,3 +47,13 @@ def test_packed_families_are_those_that_training_packs() -> None:
     assert {kind.removesuffix("DecoderLayer").lower() for kind in LAYER_KINDS} == MEMORY.packed_families
     assert MEMORY.slack_of("llama", "lora") < MEMORY.slack_of("gpt2", "lora") == MEMORY.slack["lora"]
     assert MEMORY.slack_of("llama", "norms") == MEMORY.slack[""]
+
+
+def test_frozen_weights_laid_out_count_up_to_what_training_allows() -> None:
+    """Two more copies of them, for low-rank updates of packed families alone."""
+    from taskfit.tuning.projection import MOST_BYTES
+
+    assert MEMORY.laid_out_bytes == MOST_BYTES
+    assert MEMORY.laid_out("llama", "lora", 1e6) == 2e6
+    assert MEMORY.laid_out("llama", "lora", 1e12) == MOST_BYTES
+    assert MEMORY.laid_out("gpt2", "lora", 1e6) == MEMORY.laid_out("llama", "full", 1e6) == 0

@@ -105,3 +105,22 @@ def test_a_trial_without_a_forecast_leaves_no_line() -> None:
     """There is nothing to compare."""
     spec = TrialSpec("id", "lora", "m", "f", 0, None)
     assert told(spec, "adapter", None) is None  # type: ignore[arg-type]
+
+
+def test_a_teacher_behind_a_service_is_priced_and_a_students_seconds_are_not_guessed(price: Forecaster) -> None:
+    """Twice the rows cost twice as much, those that calibrate it among them; a teacher here costs what nobody knows."""
+    named = "https://host/v1?usd_in=1&usd_out=2#big"
+
+    def told_of(more: str) -> tuple[float | None, float | None]:
+        found = price.of(parse(f'distil(teacher_model="{named}"{more})'), None, None)
+        return found[0], found[1]
+
+    seconds, usd = told_of("")
+    assert seconds is None
+    assert usd is not None
+    assert usd > 0
+    assert told_of(", rows=2000")[1] == pytest.approx(2 * usd)
+    assert told_of(", rows=800, labels=soft")[1] == pytest.approx(usd)
+    assert told_of(", rows=none")[1] is None
+    assert price.of(parse("distil(teacher=linear)"), None, None) == (None, None, None, None)
+    assert price.of(parse('distil(teacher_from="labels")'), None, None) == (None, None, None, None)

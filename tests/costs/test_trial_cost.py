@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from taskfit.costs.architecture import Architecture
 from taskfit.costs.flops import flops
 from taskfit.costs.meter import Measured
-from taskfit.costs.prices import load_prices, machine
-from taskfit.costs.trial_cost import TrialCost, trial_cost
+from taskfit.costs.prices import ServicePrice, load_prices, machine
+from taskfit.costs.trial_cost import FurtherModel, TrialCost, trial_cost
 from taskfit.errors import StudyError
 from taskfit.models.work import Work
 
@@ -54,6 +55,23 @@ def test_money_and_operations_by_hand() -> None:
     assert found.peak_memory_bytes == 3 * 10**9
     assert found.fit_flops == flops(MODEL, FIT_WORK)
     assert found.predict_flops == flops(MODEL, PREDICT_WORK)
+
+
+def test_what_another_model_did_is_priced_by_that_model() -> None:
+    """A teacher behind a service: its tokens are money; one on this machine: its operations are counted."""
+    asked = Work(service_prompt_tokens=2_000_000, service_answer_tokens=500_000, paid_prompt_tokens=1_000_000)
+    price = ServicePrice("host", 0.5, 2.0, "a test", datetime.date(2026, 11, 1))
+    here = FurtherModel(MODEL, None, FIT_WORK, Work())
+    found = cost(further=[FurtherModel(None, price, asked, Work()), here])
+    alone = cost()
+    assert found.usd_further == pytest.approx(2.0)
+    assert found.usd_service_fit == pytest.approx(2.0)
+    assert found.usd_fit == pytest.approx(alone.usd_fit + 2.0)
+    assert found.usd_paid == pytest.approx(0.5)
+    assert found.fit_flops is None  # a service's operations are nobody's to count
+    assert found.predict_flops == alone.predict_flops
+    assert cost(further=[here]).fit_flops == 2 * flops(MODEL, FIT_WORK)
+    assert TrialCost.from_json(found.to_json()) == found
 
 
 def test_unknown_operations_are_none_and_no_model_is_zero() -> None:

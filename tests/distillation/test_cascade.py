@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from taskfit.distillation.cascade import FOR_A_PERSON, Cascade, CascadePredictor, set_rule
+from taskfit.distillation.cascade import FOR_A_PERSON, Cascade, CascadePredictor
+from taskfit.distillation.cascade_rule import set_rule
 from taskfit.errors import ConfigError, PredictorError
 from taskfit.models.work import Work
 from taskfit.strategy.contract import Budget, Prediction
@@ -17,6 +18,7 @@ from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
 from taskfit.tasks.task import Row, Task
 from tests.strategy.small_tasks import small_task
+from tests.tuning.keyword_task import tiny_model
 
 TASK = small_task("classification", train=30, validation=200, test=40)
 
@@ -178,3 +180,57 @@ def test_the_held_out_rows_are_seen_by_neither_part(monkeypatch: pytest.MonkeyPa
     assert len(seen) == 2
     assert not {row.id for row in asked} & {row.id for task in seen for row in (*task.train, *task.validation)}
     assert len(asked) == 100
+
+
+TWO_MODELS = 'cascade(student=linear-probe, teacher_model="{}", agreement=0.6)'
+
+
+def test_two_models_are_saved_and_loaded_each_on_its_own(tmp_path: Path) -> None:
+    """An encoder as student, a decoder that it does not share: the folder alone gives the same answers."""
+    encoder = tiny_model(tmp_path, "bert")
+    tiny_model(tmp_path, "llama")
+    strategy = parse(TWO_MODELS.format(tmp_path / "llama"))
+    fitted = strategy.fit(encoder, TASK, seed=0, budget=Budget())
+    assert isinstance(fitted, CascadePredictor)
+    (apart,) = fitted.elsewhere
+    assert apart.model.architecture == "decoder"
+    assert apart.fit_work.prompt_tokens > 0
+    assert fitted.fit_work.computed_tokens > 0
+    fitted.rule = replace(fitted.rule, threshold=0.5)
+    before = list(fitted.predict(TASK.test))
+    asked = fitted.elsewhere[0].predict_work.prompt_tokens
+    assert (asked > 0) == ("teacher 0," not in fitted.notes[0])
+    rule = {**fitted.manifest.state["rule"], "threshold": 0.5}  # type: ignore[dict-item]
+    fitted.manifest = replace(fitted.manifest, state={**fitted.manifest.state, "rule": rule})
+    fitted.save(tmp_path / "out")
+    for model in (None, encoder):
+        loaded = load_predictor(tmp_path / "out", model=model)
+        assert [one.answer for one in loaded.predict(TASK.test)] == [one.answer for one in before]
+    assert parse(strategy.name) == strategy
+    assert strategy.architectures == {"encoder"}
+
+
+def test_a_student_without_a_model_leaves_the_base_to_the_teachers_own(tmp_path: Path) -> None:
+    """Nothing is asked of the trial, whose model is none."""
+    tiny_model(tmp_path, "llama")
+    strategy = parse(f'cascade(teacher_model="{tmp_path / "llama"}")')
+    assert strategy.architectures == frozenset()
+    fitted = strategy.fit(None, TASK, seed=0, budget=Budget())
+    fitted.save(tmp_path / "out")
+    assert [one.answer for one in load_predictor(tmp_path / "out").predict(TASK.test[:4])]
+    assert isinstance(strategy, Cascade)
+    before = strategy.other_data(TASK)
+    assert before
+    assert parse("cascade").other_data(TASK) == ""  # type: ignore[attr-defined]
+
+
+def test_a_model_of_ones_own_lets_both_parts_be_trained() -> None:
+    """What one model for both forbids."""
+    parse("cascade(student=encoder, teacher=lora, teacher_model=taskfit-tiny)")
+    for name, words in (
+        ("cascade(student=encoder, teacher=lora)", "no model suits both"),
+        ("cascade(student=lora, teacher=zero-shot)", "would change the model"),
+        ("cascade(student_model=minilm)", "needs no model"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            parse(name)

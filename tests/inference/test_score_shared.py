@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from taskfit.inference import cascade, score_shared
+from taskfit.inference import cascade, own_attention, score_shared
 from taskfit.inference.requests import Score
 from taskfit.inference.sharing import cache_bytes, find_sharing
 from taskfit.inference.torch_engine import TorchEngine
@@ -92,9 +92,9 @@ def test_what_a_position_keeps_is_measured(tiny):
 def test_attention_without_a_fused_kernel_is_the_same(wide, requests, monkeypatch):
     """Other devices take the plain way, in parts where scores are many."""
     expected = TorchEngine(wide).run(requests)
-    attend = cascade._attend
-    monkeypatch.setattr(cascade, "_attend", lambda *args, **how: attend(*args, **how | {"is_fused": False}))
-    monkeypatch.setattr(cascade, "_MOST_SCORES", 20_000)
+    attend = own_attention.attend
+    monkeypatch.setattr(cascade, "attend", lambda *args, **how: attend(*args, **how | {"is_fused": False}))
+    monkeypatch.setattr(own_attention, "_MOST_SCORES", 20_000)
     for one, other in zip(TorchEngine(wide).run(requests), expected, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 

@@ -17,7 +17,7 @@ def tiny_folders(tmp_path_factory):
     torch.set_num_threads(1)
     yield {
         "decoder": tiny_decoder(root / "decoder"),
-        "encoder-decoder": tiny_encoder_decoder(root / "encoder-decoder"),
+        "encoder-decoder": tiny_encoder_decoder(root / "encoder-decoder", sentinels=40),
         "encoder": tiny_encoder(root / "encoder", has_masked_head=True),
     }
     torch.set_num_threads(threads)

@@ -37,8 +37,9 @@ _REQUIRED = {"tune": "strategy=linear, tries=2"}
 _ARCHITECTURES = ("decoder", "encoder-decoder", "encoder", None)
 _KINDS = ("classification", "choice", "generation")
 
-_NEEDS_OTHER_MODELS = ("bitfit",)
-"""Rows that refuse these tiny models: they have no biases. The contract of tuning methods tries them on others."""
+_NEEDS_OTHER_MODELS = ("bitfit", "distil", "step-by-step")
+"""Rows that refuse these tiny models: they have no biases, and as teachers they say always the same, or nothing valid.
+The contract of tuning methods and the tests of distillation try them on others."""
 
 
 def _strategy(name: str) -> Strategy:

@@ -332,6 +332,14 @@ def test_new_folder_takes_its_name_when_all_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_files_of_a_predictor_folder_can_be_read_by_whom_the_folder_lets_in(tmp_path):
+    """Whatever a library that writes weights thinks of it: a folder is copied, served and shipped by others."""
+    with new_folder(tmp_path / "x") as partial:
+        partial.chmod(0o750)
+        (partial / "weights").touch(mode=0o600)
+    assert (tmp_path / "x" / "weights").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "architecture", "message"),
     [

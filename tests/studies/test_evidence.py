@@ -14,7 +14,7 @@ from taskfit.studies.leaked_rows import read_leaked_rows
 from taskfit.studies.learning_curve import CurvePoint, fit_curve, overtakes_at
 from taskfit.studies.spec import StudyConfig
 from taskfit.studies.volumes import VOLUMES
-from tests.studies.fakes import FAKES, write_task
+from tests.studies.fakes import FAKES, load_task, write_task
 
 
 def test_the_result_file_holds_every_finding(finished_study):
@@ -108,3 +108,39 @@ def test_a_study_of_several_sizes_has_curves(tmp_path):
     study = run_study(path, config, tmp_path / "s", rooms=FAKES)
     (curve,) = evidence_of(study.comparison).curves
     assert [point.rows for point in curve.points] == [10, 20, 40] and curve.doubled.rows == 80
+
+
+def test_the_drawn_law_passes_through_what_is_told_of_it():
+    """From the smallest size to twice the largest, the value inside its range, and wider beyond the points."""
+    curve = fit_curve("a", points_of(lambda rows: 0.9 - 1.2 * rows**-0.5, (32, 128, 512), 0.01))
+    sizes = [point.rows for point in curve.fitted]
+    assert (sizes[0], sizes[-1]) == (32, 1024) and sizes == sorted(set(sizes))
+    assert curve.fitted[-1] == curve.doubled
+    assert all(point.low <= point.value <= point.high for point in curve.fitted)
+    for rows in (32, 512):
+        near = min(curve.fitted, key=lambda point: abs(point.rows - rows))
+        assert near.value == pytest.approx(curve.points[[32, 128, 512].index(rows)].value, abs=0.01)
+    low = fit_curve("b", points_of(lambda rows: 0.02, (32, 128, 512), 0.2))
+    assert min(point.low for point in low.fitted) == 0.0  # no metric falls below its lowest
+    widths = [point.high - point.low for point in curve.fitted]
+    assert widths[-1] > widths[len(widths) // 2]
+
+
+def test_a_long_search_for_leaks_says_how_far_it_is(tmp_path):
+    """Every five seconds of a clock that ticks a second a row; short ones say nothing."""
+    from taskfit.studies.leaked_rows import write_leaked_rows
+
+    task = load_task(write_task(tmp_path / "task.json", train=17))
+    ticks, lines = iter(range(1000)), list[str]()
+    write_leaked_rows(tmp_path, task, lines.append, clock=lambda: float(next(ticks)))
+    assert [line.split(":")[1].split(",")[0].strip() for line in lines] == [
+        "4 of 23",
+        "9 of 23",
+        "14 of 23",
+        "19 of 23",
+    ]
+    assert lines[0].endswith("24 s left")
+    assert read_leaked_rows(tmp_path).texts == 23
+    silent: list[str] = []
+    write_leaked_rows(tmp_path, task, silent.append)
+    assert silent == []

@@ -53,12 +53,12 @@ def test_all_faults_of_a_config_come_together(task):
             strategies=("rigth(0.9)", "right(0.9)"),
             seeds=0,
             train_sizes=(31, 0),
-            workers=0,
+            jobs=0,
             timeout_s=-1.0,
             limits=Limits(usd=0.0),
         )
     message = caught.value.message
-    for part in ("rigth", "seeds", "workers", "timeout_s", "limits.usd", "got 31", "got 0", "between 1 and 30"):
+    for part in ("rigth", "seeds", "jobs", "timeout_s", "limits.usd", "got 31", "got 0", "between 1 and 30"):
         assert part in message
 
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
@@ -15,17 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from taskfit.errors import StudyError
+from taskfit.errors import PredictorError, StudyError
 from taskfit.evaluation.calibration import reliability
 from taskfit.evaluation.intervals import metric_interval
+from taskfit.evaluation.sides import Figure, Side, not_measured
 from taskfit.studies.charts import library
 from taskfit.studies.compare_study import open_study
+from taskfit.studies.holistic import HolisticView
+from taskfit.studies.holistic_file import save_holistic
 from taskfit.studies.recommend import recommend
 from taskfit.studies.report import html_report, markdown_report, read_report, write_report
 from taskfit.studies.report_choices import choices_by_volume
 from taskfit.studies.report_data import finite, report_json
 from taskfit.studies.report_run import recipes_of
 from taskfit.studies.report_view import report_view
+from taskfit.studies.search_gain import found_by_search, gain_of
 from taskfit.studies.spec import Limits
 from taskfit.studies.words import figure, money
 from tests.studies.fakes import HOSTILE
@@ -403,3 +408,92 @@ def test_methods_tell_of_stopped_and_added_seeds(finished_study):
     plan = replace(finished_study.comparison.study.plan, config=config)
     more = replace(stopped, study=replace(stopped.study, plan=plan))
     assert "Up to 4 seeds" in " ".join(report_view(more, finished_study.recommendation).methods)
+
+
+def test_models_that_cannot_be_counted_are_not_told_for_another_machine(finished_study):
+    """They are listed with the reason, and the choice there is among the others."""
+    from taskfit.studies.elsewhere import elsewhere
+
+    there = elsewhere(finished_study.comparison, "gpu-h100")
+    assert [label for label, _ in there.unknown] == ["model-right(0.93) on tiny"]
+    assert "cannot be counted" in there.unknown[0][1]
+    assert there.choices and there.choices[0].label in {one.label for one in there.candidates}
+
+
+def test_rows_that_one_of_two_has_right_stand_beside_each_pair(finished_study):
+    """The counts are those of the stored answers, and the test's mid-p is scipy's exact binomial one less half."""
+    from scipy.stats import binom
+
+    view = report_view(finished_study.comparison, finished_study.recommendation)
+    first = {c.label: c.runs[0] for c in finished_study.comparison.candidates}
+    best = first[finished_study.comparison.candidates[0].label]
+    assert len(view.pairs) == len(first) - 1
+    for label, (alone, other, odds) in view.pairs:
+        mine, theirs = (
+            [answer in golds for answer, golds in zip(run.answers, run.golds, strict=True)]
+            for run in (first[label], best)
+        )
+        a = sum(m and not t for m, t in zip(mine, theirs, strict=True))
+        b = sum(t and not m for m, t in zip(mine, theirs, strict=True))
+        assert (alone.sort, other.sort) == (a, b)
+        least = min(a, b)
+        exact = 2 * binom.cdf(least, a + b, 0.5) - binom.pmf(least, a + b, 0.5)
+        assert odds.sort == pytest.approx(1.0 if a == b else exact)
+    assert "McNemar" in finished_study.report_path.read_text()
+    assert "Right and wrong beside the best" in (finished_study.folder / "report.md").read_text()
+    assert read_report(finished_study.folder)["pairs"][0]["strategy"] == view.pairs[0][0]
+
+
+def test_what_a_search_bought_is_a_column_where_something_was_searched(finished_study):
+    """Means over seeds; candidates that were not searched say so; no column where none was."""
+    comparison = finished_study.comparison
+    best = comparison.candidates[0]
+
+    def searched(result, gain):
+        bought = {"metric": "macro_f1", "default": 0.5, "best": 0.5 + gain, "low": gain - 0.1, "high": gain + 0.1}
+        return replace(result, findings={**result.findings, "search": {"bought": bought, "tries": 4}})
+
+    results = tuple(searched(result, 0.1 * place) for place, result in enumerate(best.results, 1))
+    changed = replace(comparison, candidates=(replace(best, results=results), *comparison.candidates[1:]))
+    view = report_view(changed, recommend(changed))
+    assert view.columns[-1].title == "search bought, points on validation"
+    assert view.cells[0][-1].text == "+15.0 (+5.0 to +25.0), 4 tries"
+    assert view.cells[1][-1].text == "not searched"
+    plain = report_view(comparison, finished_study.recommendation)
+    assert plain.columns[-1].title == "artefact"
+    broken = replace(best.results[0], findings={"search": {"bought": {"best": "x"}, "tries": 4}})
+    with pytest.raises(StudyError, match="finding of its search is damaged"):
+        gain_of([broken])
+
+
+def test_a_trial_keeps_what_its_search_bought(tmp_path):
+    """Read from the saved predictor's manifest."""
+    assert found_by_search(tmp_path) == {}
+    record = {"chosen": {"rank": 4}, "bought": None, "validation_rows": 6, "wall_s": 1.0, "tries": [{}, {}]}
+    (tmp_path / "predictor.json").write_text(json.dumps({"search": record}))
+    assert found_by_search(tmp_path) == {"search": {**record, "tries": 2}}
+    (tmp_path / "predictor.json").write_text(json.dumps({"search": None}))
+    assert found_by_search(tmp_path) == {}
+
+
+def test_views_from_seven_sides_are_shown_where_they_are_kept(tmp_path, finished_study):
+    """Beside the candidate whose predictor they are of; a damaged one is named; none: the page says how to get them."""
+    folder = tmp_path / "s"
+    shutil.copytree(finished_study.folder, folder)
+    chosen = finished_study.recommendation.chosen
+    path = folder / "trials" / chosen.results[1].spec.id / "predictor" / "holistic.json"
+    plain = read_report(folder)
+    assert plain["sides"] == [] and "--holistic --save" in write_report(folder).read_text()
+    worst = Figure("worst case over 6 changes", 0.5, 0.25, 0.75, 120, "typing errors hurt <most>")
+    tokens = Figure("tokens in, a row", 12345.0, None, None, 120)
+    sides = (Side("robustness", worst, (tokens,), ("a note",)), not_measured("bias", "no set was named"))
+    save_holistic(HolisticView(path.parent, chosen.strategy, "fake", "test", 120, sides, ()))
+    (found,) = read_report(folder)["sides"]
+    assert found["label"] == chosen.label and found["over"] == "120 test rows, seed 1"
+    page = write_report(folder).read_text()
+    assert "worst case over 6 changes: 0.500 (0.250 to 0.750); typing errors hurt &lt;most&gt;" in page
+    assert "tokens in, a row: 12,345" in page and "not measured: no set was named" in page
+    assert f"Seven sides of {chosen.label}" in (folder / "report.md").read_text()
+    path.write_text('{"format": 1, "rows": 3}')
+    with pytest.raises(PredictorError, match="damaged"):
+        read_report(folder)

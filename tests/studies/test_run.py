@@ -131,11 +131,11 @@ def test_events_count_up_and_say_what_is_left(task_path, tmp_path):
     assert next(event.left_s for event in events if isinstance(event, TrialStarted)) is None
 
 
-def test_two_workers_give_the_same_predictions(task_path, tmp_path):
+def test_two_jobs_give_the_same_predictions(task_path, tmp_path):
     """How many trials run at a time changes nothing in what they predict."""
     names = ["right(0.9)", "right(0.5)", "crash", "right(0.7)"]
     one = run_all(make_plan(task_path, names, seeds=2), tmp_path / "one")
-    two = run_all(make_plan(task_path, names, seeds=2, workers=2), tmp_path / "two")
+    two = run_all(make_plan(task_path, names, seeds=2, jobs=2), tmp_path / "two")
     assert [(r.status, r.metrics) for r in one] == [(r.status, r.metrics) for r in two]
 
 

@@ -145,3 +145,42 @@ def test_another_price_needs_no_trial(study):
         assert row.usd_total == pytest.approx(factor * before[row.label].usd_total)
         assert (row.value, row.fit_s) == (before[row.label].value, before[row.label].fit_s)
     assert "100 USD an hour (of 2026-01-01)" in dear.report_path.read_text()
+
+
+def test_costs_on_another_machine_are_forecast_with_the_choice_there(study):
+    """Work of the model is told anew, the rest stays as measured; page, Markdown, JSON and command say so."""
+    from taskfit.studies.report import read_report, write_report
+
+    _, arguments, found, _ = study
+    try:
+        path = write_report(arguments["out"], machines=["gpu-l4"])
+        assert "On gpu-l4: a forecast" in path.read_text()
+        assert "On gpu-l4: a forecast" in path.with_name("report.md").read_text()
+    finally:
+        write_report(arguments["out"])
+    (there,) = read_report(arguments["out"], machines=["gpu-l4"])["elsewhere"]
+    assert (there["usd_per_hour"], there["unknown"]) == (0.8, [])
+    told, here = {one["label"]: one for one in there["candidates"]}, {row.label: row for row in found.table}
+    assert set(told) == set(here)
+    assert told["linear"]["basis"] == "no language model: seconds as measured here"
+    assert told["linear"]["costs"]["usd_fit"] == pytest.approx(here["linear"].usd_fit * 8)
+    assert told["linear"]["fit_s"] == here["linear"].fit_s
+    (shots,) = (one for label, one in told.items() if label.startswith("few-shot") and "12 rows" not in label)
+    assert shots["basis"] == "forecast from the measured work" and not shots["is_too_large"]
+    assert there["choices"][0]["first"] <= 1000 and {choice["label"] for choice in there["choices"]} <= set(told)
+    assert read_report(arguments["out"])["elsewhere"] == []
+
+
+def test_an_unknown_machine_is_refused_and_nothing_is_written(study):
+    """With the nearest name; while planning, too."""
+    from taskfit.studies.report import write_report
+
+    folder, arguments, found, _ = study
+    before = found.report_path.read_bytes()
+    for run in (
+        lambda: write_report(arguments["out"], machines=["gpu-l5"]),
+        lambda: compare(folder / "task.yaml", strategies=("majority",), machines=["gpu-l5"], out=folder / "other"),
+    ):
+        with pytest.raises(ConfigError, match="did you mean 'gpu-l4'"):
+            run()
+    assert found.report_path.read_bytes() == before and not (folder / "other").exists()

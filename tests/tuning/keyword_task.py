@@ -11,7 +11,7 @@ from taskfit.tasks.definition import TaskDefinition, Wording
 from taskfit.tasks.task import DataReport, Kind, Row, Task
 from taskfit.testing import tiny_decoder, tiny_encoder, tiny_encoder_decoder
 
-Family = Literal["llama", "plain", "gpt2", "chat", "t5", "bert"]
+Family = Literal["llama", "plain", "gpt2", "chat", "t5", "bert", "masked-bert", "span-t5"]
 
 NOUNS = ("film", "market", "ending", "cook", "boat", "song", "harbour", "weather", "fish", "sun", "tide", "cat")
 
@@ -22,8 +22,10 @@ def tiny_model(folder: Path, family: Family, dtype: str = "float32") -> Language
     if not path.exists():
         if family == "t5":
             tiny_encoder_decoder(path)
-        elif family == "bert":
-            tiny_encoder(path)
+        elif family == "span-t5":
+            tiny_encoder_decoder(path, sentinels=40)
+        elif family in ("bert", "masked-bert"):
+            tiny_encoder(path, has_masked_head=family == "masked-bert")
         else:
             kind: Literal["gpt2", "llama"] = "gpt2" if family == "gpt2" else "llama"
             tiny_decoder(path, kind=kind, chat=family == "chat", is_plain=family == "plain")

@@ -10,7 +10,7 @@ import pytest
 from taskfit.errors import ConfigError, StudyError
 from taskfit.models.language_model import LanguageModel
 from taskfit.strategy.contract import Budget
-from taskfit.tuning import training
+from taskfit.tuning import lesson, training
 from taskfit.tuning.answers import Pace, train_examples
 from taskfit.tuning.examples import Example
 from taskfit.tuning.lora import Lora
@@ -54,6 +54,21 @@ def test_a_checkpoint_of_other_rows_model_or_method_says_which(model: LanguageMo
         fit(replace(tiny_model(tmp_path / "models", "llama"), fingerprint="another"), budget)
     with pytest.raises(StudyError, match=r"another training run: learning_rate was .*; method was "):
         fit(tiny_model(tmp_path / "models", "llama"), budget, method=replace(METHOD, learning_rate=1e-3))
+
+
+def test_a_checkpoint_of_other_versions_or_another_plan_says_which(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another library may round otherwise; another length has another schedule."""
+    budget = Budget(folder=tmp_path / "fit")
+    fit(model, budget)
+    with pytest.raises(StudyError, match=r"another training run: method was .*steps was 2, now 3"):
+        fit(tiny_model(tmp_path / "models", "llama"), budget, method=replace(METHOD, min_steps=3))
+    again = tiny_model(tmp_path / "models", "llama")
+    monkeypatch.setattr(lesson, "version", lambda name: f"{name} 0.1")
+    found = r"peft was '[\d.]+', now 'peft 0.1'; transformers was '[\d.]+', now 'trans"
+    with pytest.raises(StudyError, match=found):
+        fit(again, budget)
 
 
 def test_processes_that_train_together_take_no_time_limit(

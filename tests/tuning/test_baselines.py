@@ -135,10 +135,10 @@ def test_the_strength_is_chosen_on_validation(monkeypatch):
     task = small_task("classification")
     scores = iter([0.5, 0.9, 0.9])
     monkeypatch.setattr("taskfit.tuning.baselines._validation_score", lambda *args: next(scores))
-    assert _fit(Linear(), task)._manifest.state["strength"] == 10.0
+    assert _fit(Linear(), task).manifest.state["strength"] == 10.0
     monkeypatch.undo()
     alone = replace(task, splits=dict(task.splits) | {"validation": ()})
-    assert _fit(Linear(), alone)._manifest.state["strength"] == 10.0
+    assert _fit(Linear(), alone).manifest.state["strength"] == 10.0
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("accuracy", 2 / 3), ("macro_f1", (2 / 3 + 2 / 3) / 2)])

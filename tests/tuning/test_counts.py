@@ -8,7 +8,7 @@ from taskfit.models.work import Work
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.counts import batches_work, cut_work, fit_work
 from taskfit.tuning.examples import Example
-from taskfit.tuning.trainer import CurvePoint, TrainResult
+from taskfit.tuning.train_run import CurvePoint, TrainResult
 
 SHAPES = [(5, 2), (7, 1), (3, 3), (4, 4), (9, 2)]
 

@@ -21,9 +21,9 @@ from taskfit.errors import ConfigError, PredictorError, StudyError
 from taskfit.models.language_model import LanguageModel
 from taskfit.prompting.shots import ZeroShot
 from taskfit.strategy.contract import Budget
-from taskfit.tuning import training
+from taskfit.tuning import train_report, training
 from taskfit.tuning.lora import Lora, linear_layers
-from taskfit.tuning.trainer import TrainConfig
+from taskfit.tuning.train_config import TrainConfig
 from tests.tuning.keyword_task import Family, keyword_task, tiny_model
 
 FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "chat", "t5")
@@ -264,7 +264,7 @@ test_lora.resumable_fit(Path(sys.argv[1]), Path(sys.argv[2]), say)
 def resumable_fit(models: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, torch.Tensor]:
     """Eight steps with dropout, a checkpoint after each; the updates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SAY_EVERY_S", -1.0)
+        patch.setattr(train_report, "SAY_EVERY_S", -1.0)
         patch.setattr(training, "TrainConfig", partial(TrainConfig, checkpoint_every_s=1e-9))
         model = tiny_model(models, "llama")
         method = Lora(rank=4, dropout=0.2, epochs=1, min_steps=8, batch=4)

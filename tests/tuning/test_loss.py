@@ -107,7 +107,7 @@ def test_gathered_and_full_losses_have_the_same_gradient(folder: Path) -> None:
         model.module.zero_grad()
         loss(model.module, batch)[0].backward()
         gradients.append({name: value.grad.clone() for name, value in model.module.named_parameters()})
-    assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+    assert_close(gradients[0], gradients[1], rtol=1e-4, atol=3e-6)
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -115,7 +115,11 @@ def test_usual_decoders_get_the_gathered_loss(folder: Path, family: Family) -> N
     """Nothing need be said then."""
     model = tiny_model(folder, family)
     chosen = choose_loss(model.module, "decoder", batch_for(model))
-    assert chosen.gathers and chosen.finding is None and chosen.loss_sum in (gathered_loss, packed_loss)
+    assert (
+        chosen.gathers
+        and chosen.finding is None
+        and getattr(chosen.loss_sum, "func", chosen.loss_sum) in (gathered_loss, packed_loss)
+    )
 
 
 def test_a_model_that_scales_its_logits_gets_the_full_loss(folder: Path) -> None:

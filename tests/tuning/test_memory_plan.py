@@ -33,6 +33,19 @@ def test_less_memory_means_fewer_tokens_then_computing_twice(tmp_path: Path, mon
     assert plans[3] == MemoryPlan(300, recomputes=True)
 
 
+def test_weights_laid_out_take_room_where_nothing_is_computed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is not packed gets more tokens from the same memory."""
+    model = tiny_model(tmp_path, "llama")
+    monkeypatch.setattr(memory_plan, "_memory_bytes", lambda device: 30 * 10**6)
+    with Lora().training(model, seed=0):
+        packed = plan_memory(model, 300)
+        model.module.register_forward_hook(lambda *_: None)
+        plain = plan_memory(model, 300)
+    assert packed.token_budget < plain.token_budget and not plain.recomputes
+
+
 def test_unknown_models_get_the_usual_plan(tmp_path: Path) -> None:
     """No estimate, no guess."""
     model = replace(tiny_model(tmp_path, "llama"), module=torch.nn.Linear(2, 2))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import json
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,16 +22,21 @@ from taskfit.strategy.composed import Composed
 from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
-from taskfit.tuning import training
+from taskfit.tuning import train_report, training
 from taskfit.tuning.adapter import Adapter
+from taskfit.tuning.answers import choose
+from taskfit.tuning.examples import collate
 from taskfit.tuning.full import Full
 from taskfit.tuning.layers import blocks, layers_of_role
+from taskfit.tuning.lora import Lora
 from taskfit.tuning.method import Method
+from taskfit.tuning.pretraining import ContinuedPretraining
 from taskfit.tuning.qlora import quantise
 from taskfit.tuning.random_mask import RandomMask
 from taskfit.tuning.selective import BitFit, LastLayers, Norms
 from taskfit.tuning.soft_prompts import PromptTuning
-from taskfit.tuning.trainer import TrainConfig
+from taskfit.tuning.train_config import TrainConfig
+from taskfit.tuning.training_set import build_training_set
 from taskfit.tuning.virtual_tokens import InputVectors, key_value_shape
 from tests.tuning.keyword_task import Family, keyword_task, rows, tiny_model
 
@@ -187,6 +194,41 @@ def test_a_quantised_base_is_not_tuned_itself(folder: Path) -> None:
         quantise(model, 8)
 
 
+def test_nothing_is_merged_into_a_quantised_base(folder: Path) -> None:
+    """Whichever method put the updates there; and continued pre-training, which merges, is refused before it trains."""
+    model = tiny_model(folder, "llama")
+    quantise(model, 4)
+    wrapped = replace(model, module=Lora(rank=2).wrap(model, seed=0))
+    with pytest.raises(ConfigError, match="cannot be merged"):
+        Lora(rank=2).merge(wrapped)
+    with pytest.raises(ConfigError, match="quantised"):
+        ContinuedPretraining(tune=parse("lora(rank=2)")).change(
+            model, keyword_task(8, 4), None, seed=0, budget=Budget()
+        )  # type: ignore[arg-type]
+
+
+def test_gradients_of_vectors_before_the_prompt_are_those_that_peft_computes(folder: Path) -> None:
+    """Through our hooks and through its wrapper, on the same vectors and rows: what trains is not ours alone."""
+    model, task = tiny_model(folder, "llama"), keyword_task(6, 0)
+    method = method_of("prompt-tuning(tokens=5)")
+    with method.training(model, seed=0):
+        program = ZeroShot().prepare(task, seed=0)
+        examples = build_training_set(model, task, program, method, seed=0).examples  # type: ignore[arg-type]
+        batch = collate(examples, "decoder", model.tokenizer.pad_token_id)
+        (vectors,) = (value for value in model.module.parameters() if value.requires_grad)
+        loss, tokens = choose(model, examples).loss_sum(model.module, batch)
+        (gradient,) = torch.autograd.grad(loss / tokens, vectors)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5, prompt_tuning_init="RANDOM")
+    with warnings.catch_warnings():  # peft reads a name that transformers has renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        other = peft.get_peft_model(tiny_model(folder, "llama").module, config)  # type: ignore[arg-type]
+    table = other.prompt_encoder["default"].embedding.weight  # type: ignore[index, union-attr]
+    table.data.copy_(vectors.detach())
+    theirs = other.eval()(**batch).loss
+    assert_close(theirs.detach(), loss.detach() / tokens)
+    assert_close(gradient, torch.autograd.grad(theirs, table)[0], rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 def test_the_base_stays_packed_and_frozen(folder: Path, family: Family) -> None:
     """NF4 with double quantisation: four bits a weight; training moves the updates alone."""
@@ -268,7 +310,7 @@ def killable(models: Path, scratch: Path, stop_at: int | None) -> dict[str, torc
     model, task = tiny_model(models, "llama"), keyword_task(8, 0)
     method = method_of("adalora(rank=2, initial_rank=4, epochs=1, min_steps=10, batch=4)")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SAY_EVERY_S", -1.0)
+        patch.setattr(train_report, "SAY_EVERY_S", -1.0)
         patch.setattr(training, "TrainConfig", partial(TrainConfig, checkpoint_every_s=1e-9))
         try:
             budget = Budget(folder=scratch, say=say)

@@ -12,14 +12,15 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from taskfit.tuning import linear_loss
 from taskfit.tuning.examples import Example, collate
 from taskfit.tuning.linear_loss import linear_cross_entropy_sum
 from taskfit.tuning.loss import choose_loss, gathered_loss
 from taskfit.tuning.packed import is_packable, packed_loss
-from taskfit.tuning.row_attention import attend, attend_back
+from taskfit.tuning.projection import Layouts, Projection, project
+from taskfit.tuning.row_attention import attend, attend_back, blocks_of, fold, unfold
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 97,
@@ -35,6 +36,8 @@ SHAPE: dict[str, Any] = {
 KINDS = {
     "llama": lambda **more: LlamaConfig(**SHAPE | more),
     "mistral": lambda **more: MistralConfig(**SHAPE | {"sliding_window": None} | more),
+    "window": lambda **more: MistralConfig(**SHAPE | {"sliding_window": 7} | more),
+    "qwen3": lambda **more: Qwen3Config(**SHAPE | {"head_dim": 8} | more),
     "qwen2": lambda **more: Qwen2Config(**SHAPE | {"tie_word_embeddings": True} | more),
 }
 LENGTHS = (5, 17, 2, 210)
@@ -177,8 +180,73 @@ def test_computing_layers_twice_changes_no_gradient() -> None:
     module.train()
     expected = gradients(module, packed_loss(module, batch)[0])
     module.activation_checkpointing_enable()
-    found = gradients(module, packed_loss(module, batch)[0])
+    layouts = Layouts()
+    layouts.of(torch.randn(2, 2))
+    found = gradients(module, packed_loss(module, batch, layouts=layouts)[0])
+    assert not layouts.kept  # memory is short
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_weights_laid_out_once_give_the_same_loss_and_gradients(kind: str) -> None:
+    """In float32, to rounding, and again after steps have changed the adapter."""
+    module, batch, layouts = with_lora(make(kind)).float(), batch_of(), Layouts()
+    for _ in range(2):
+        plain, laid_out = packed_loss(module, batch)[0], packed_loss(module, batch, layouts=layouts)[0]
+        assert_close(laid_out, plain, rtol=1e-5, atol=0)
+        expected = gradients(module, plain)
+        for name, gradient in gradients(module, laid_out).items():
+            assert (gradient - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+        with torch.no_grad():
+            for value in module.parameters():
+                value += 0.1 * value.requires_grad
+    assert len(layouts.kept) == 7 * SHAPE["num_hidden_layers"] + 1
+
+
+def test_a_weight_that_changes_is_laid_out_anew() -> None:
+    """Changed in place or replaced; trained weights and other formats are never laid out."""
+    layouts, weight = Layouts(), nn.Parameter(torch.randn(6, 4), requires_grad=False)
+    seen = torch.randn(3, 4)
+
+    def product() -> Tensor:
+        return project(seen, Projection(weight), 0.0, layouts.of(weight))[0]
+
+    first = layouts.of(weight)
+    assert first is not None and layouts.of(weight) is first
+    for change in (lambda: weight.mul_(2), lambda: setattr(weight, "data", torch.randn(6, 4))):
+        change()
+        assert_close(product(), seen @ weight.t())
+    assert layouts.of(nn.Parameter(torch.randn(6, 4))) is None
+    assert layouts.of(torch.randn(6, 4).double()) is None
+
+
+def test_layouts_keep_to_their_memory() -> None:
+    """Two copies a weight; what does not fit is computed with as it is, what is laid out anew takes no more."""
+    layouts = Layouts(most_bytes=2 * 4 * 24)
+    weight, other = torch.randn(6, 4), torch.randn(6, 4)
+    assert layouts.of(weight) is not None and layouts.of(other) is None
+    assert layouts.of(weight.add_(1)) is not None and layouts.left == 0
+
+
+def test_no_gradient_is_computed_below_the_lowest_trained_weight() -> None:
+    """The first layer's frozen maps are not gone back through; what is trained gets the same gradient."""
+    module, batch = with_lora(make()), batch_of()
+    module.get_input_embeddings().weight.requires_grad_(False)
+    expected = gradients(module, own_loss(module, batch))
+    for name, gradient in gradients(module, packed_loss(module, batch)[0]).items():
+        assert (gradient - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+
+
+def test_rows_without_a_supervised_token_add_nothing() -> None:
+    """One such row among others, and none but such."""
+    module, batch = with_lora(make()), batch_of()
+    batch["labels"][1] = -100
+    found, tokens = packed_loss(module, batch)
+    rest = {name: value[[0, 2, 3]] for name, value in batch.items()}
+    assert (found - packed_loss(module, rest)[0]).abs() <= 1e-6 * found
+    batch["labels"][:] = -100
+    nothing, none = packed_loss(module.float(), batch, layouts=Layouts())
+    assert tokens > 0 and none == 0 and nothing.item() == 0
 
 
 def test_autocast_decides_the_format() -> None:
@@ -211,18 +279,43 @@ def test_attention_of_rows_equals_torch_row_by_row(lengths: tuple[int, ...], key
         for start, stop in rows
     ]
     expected = torch.cat(parts)
-    with torch.no_grad():
-        found, shares = attend(queries, keys, values, rows, scale=0.3)
-    assert_close(found, expected)
+    groups = heads // key_heads
+    folded = [fold(one.detach(), key_heads) for one in (queries, keys, values)]
+    blocks = blocks_of(rows, None, groups, queries)
+    found, shares = attend(*folded, blocks, scale=0.3)
+    assert_close(unfold(found, groups), expected)
     gradient = torch.randn_like(expected)
-    back = attend_back(gradient, queries.detach(), keys.detach(), values.detach(), shares, rows, scale=0.3)
+    back = attend_back(fold(gradient, key_heads), *folded, shares, blocks, scale=0.3)
+    back = tuple(unfold(one, share) for one, share in zip(back, (groups, 1, 1), strict=True))
     assert_close(back, torch.autograd.grad(expected, (queries, keys, values), gradient))
+
+
+def test_attention_of_some_queries_equals_that_of_all() -> None:
+    """Forward; and backward where the others are given no gradient."""
+    torch.manual_seed(0)
+    rows, groups = [(0, 150), (150, 153), (153, 160)], 2
+    places = torch.tensor([*range(3, 140, 2), 156, 159])
+    queries = torch.randn(160, 4, 8, dtype=torch.float64)
+    keys, values = (fold(torch.randn(160, 2, 8, dtype=torch.float64), 2) for _ in range(2))
+    gradient = torch.zeros_like(queries).index_copy_(0, places, torch.randn(len(places), 4, 8, dtype=torch.float64))
+
+    def both_ways(asking: Tensor, back: Tensor, which: Tensor | None) -> tuple[Tensor, ...]:
+        blocks, asking = blocks_of(rows, which, groups, queries), fold(asking, 2)
+        found, shares = attend(asking, keys, values, blocks, scale=0.3)
+        return found, *attend_back(fold(back, 2), asking, keys, values, shares, blocks, scale=0.3)
+
+    every = both_ways(queries, gradient, None)
+    some = both_ways(queries[places], gradient[places], places)
+    for mine, other in zip(some[:2], every[:2], strict=True):
+        assert_close(unfold(mine, groups), unfold(other, groups)[places])
+    assert_close(some[2:], every[2:])
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_cross_entropy_from_hidden_states_equals_torch(has_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and gradients, over several chunks, scaled by what comes after."""
     monkeypatch.setattr(linear_loss, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(linear_loss, "SOFTMAX_LOGITS", 33 * 20)
     torch.manual_seed(0)
     hidden, weight = (torch.randn(count, 12, dtype=torch.float64, requires_grad=True) for count in (150, 33))
     bias = torch.randn(33, dtype=torch.float64, requires_grad=True) if has_bias else None
@@ -257,7 +350,6 @@ def _hooked() -> nn.Module:
     "other",
     [
         lambda: AutoModelForCausalLM.from_config(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=50)),
-        lambda: make("mistral", sliding_window=16),
         lambda: make(hidden_act="gelu"),
         lambda: make(attention_dropout=0.1),
         lambda: make(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}),
@@ -266,7 +358,7 @@ def _hooked() -> nn.Module:
         _hooked,
         lambda: nn.Linear(2, 2),
     ],
-    ids=["gpt2", "window", "gelu", "dropout", "dynamic", "dora", "lora dropout", "hook", "linear"],
+    ids=["gpt2", "gelu", "dropout", "dynamic", "dora", "lora dropout", "hook", "linear"],
 )
 def test_other_models_are_not_packable(other: Callable[[], nn.Module]) -> None:
     """What the fused layer does not compute takes the plain way."""

@@ -18,8 +18,8 @@ from taskfit.tasks.task import Row
 from taskfit.testing import tiny_decoder, tiny_encoder
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.examples import Example, build_examples, collate
+from taskfit.tuning.memory_plan import TOKEN_BUDGET
 from taskfit.tuning.preview import preview as preview_of
-from taskfit.tuning.training import TOKEN_BUDGET
 from taskfit.tuning.training_set import TrainingSet
 from tests.cli.conftest import Taskfit, taskfit  # noqa: F401  (a fixture)
 from tests.tuning.keyword_task import keyword_task, tiny_model

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from taskfit.studies.fit import fit
 from taskfit.tuning.batches import StepPlan
 from taskfit.tuning.ranks import Ranks, join_ranks
+
+SUPPORT = Path(__file__).parents[2] / "examples" / "support" / "task.yaml"
 
 PROGRAM = """
 import json, sys
@@ -71,6 +75,18 @@ def test_every_row_of_a_step_goes_to_one_process() -> None:
         for count in (1, 2, 3, 8):
             parts = [plan.micro_batches_at(2, rank=rank, ranks=count) for rank in range(count)]
             assert sorted(row for part in parts for group in part for row in group) == sorted(plan.rows_at(2))
+
+
+def test_only_the_first_process_measures_says_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would write the same folder at the same time."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    fit(SUPPORT, "majority", out=tmp_path / "saved", say=said.append)
+    assert (list(tmp_path.glob("saved")), said) == ([], [])
+    monkeypatch.setenv("RANK", "0")
+    fit(SUPPORT, "majority", out=tmp_path / "saved", say=said.append)
+    assert (tmp_path / "saved" / "predictor.json").exists() and said
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:

@@ -70,6 +70,13 @@ def test_the_width_is_found_in_every_family(folder: Path, family: Family) -> Non
     assert width_of(tiny_model(folder, family)) == 32
 
 
+def test_vectors_learn_faster_in_narrow_models_only() -> None:
+    """In proportion, down to a quarter of 768; what is fixed is fixed."""
+    rates = [learning_rate_for(width, at_768=5e-3, rule="vector") for width in (32, 192, 384, 768, 4096)]
+    assert rates == pytest.approx([0.02, 0.02, 0.01, 0.005, 0.005])
+    assert {learning_rate_for(width, at_768=5e-3, rule="fixed") for width in (32, 768, 4096)} == {5e-3}
+
+
 def test_an_unknown_width_asks_for_a_rate(folder: Path) -> None:
     """No guess."""
     model = tiny_model(folder, "llama")

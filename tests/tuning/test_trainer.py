@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from taskfit.errors import ConfigError, StudyError, TrainingError
 from taskfit.tuning.checkpoint import load_state
-from taskfit.tuning.trainer import Progress, TrainConfig, train
+from taskfit.tuning.train_config import TrainConfig
+from taskfit.tuning.train_run import Progress
+from taskfit.tuning.trainer import train
 
 INPUTS = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
 TARGETS = (INPUTS[:, 0] + INPUTS[:, 1] * INPUTS[:, 2] > 0).long()

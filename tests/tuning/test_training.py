@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from taskfit.errors import ResourceError
 from taskfit.strategy.contract import Budget
-from taskfit.tuning import training
+from taskfit.tuning import memory_retry, plain_attention, train_report, training
 from taskfit.tuning.settings import Schedule
 from taskfit.tuning.training import Job, run
 
@@ -77,7 +77,7 @@ def test_a_row_that_does_not_fit_is_an_error_not_a_loop() -> None:
 
 def test_without_room_for_a_copy_there_is_no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU a copy of large weights could itself exhaust memory."""
-    monkeypatch.setattr(training, "SPARE_COPY_BYTES", 1)
+    monkeypatch.setattr(memory_retry, "SPARE_COPY_BYTES", 1)
     with pytest.raises(ResourceError, match="with 4096 tokens at a time"):
         run(job(Limited(1100)), Budget())
 
@@ -100,7 +100,8 @@ def test_when_time_is_up_training_stops_with_its_best_weights(
     made = job(Limited(10**9), steps=1000)
     module, seen, values = made.module, [], iter([3.0, 1.0, 2.0, 2.5, 2.0])
     clock = [0.0]
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for module_of_time in (training, train_report):
+        monkeypatch.setattr(module_of_time, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def validate() -> float:
         seen.append(module.weight.detach().clone())
@@ -127,7 +128,7 @@ def test_progress_names_step_loss_and_validation(monkeypatch: pytest.MonkeyPatch
     run(made, Budget(say=said.append))
     assert [line.split(":")[0] for line in said] == ["step 4 of 6", "step 6 of 6"]
     assert "validation 0.5000" in said[0] and "s left" in said[0]
-    monkeypatch.setattr(training, "SAY_EVERY_S", -1.0)
+    monkeypatch.setattr(train_report, "SAY_EVERY_S", -1.0)
     run(job(Limited(10**9)), Budget(say=said.append))
     assert len(said) == 8
 
@@ -135,6 +136,6 @@ def test_progress_names_step_loss_and_validation(monkeypatch: pytest.MonkeyPatch
 def test_heads_are_counted_where_a_configuration_names_them() -> None:
     """Layers without a configuration of their own say nothing; a model with few heads has few."""
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
-    assert training._known_heads(model) == []
+    assert plain_attention._known_heads(model) == []
     model.config = SimpleNamespace(num_attention_heads=4)
-    assert training._known_heads(model) == [4]
+    assert plain_attention._known_heads(model) == [4]

@@ -1,0 +1,34 @@
+"""``taskfit export``: a fitted predictor for another runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from taskfit.cli.output import print_data, say
+
+__all__ = ["export"]
+
+
+def export(
+    predictor: Annotated[Path, typer.Argument(help="The folder of a fitted encoder.")],
+    on: Annotated[Path, typer.Option(help="The task file, whose test rows must be answered as well as before.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
+    runtime: Annotated[Literal["onnx"], typer.Option(help="What will compute it. Extra [export].")] = "onnx",
+    rows: Annotated[int | None, typer.Option(help="Of the test rows, the first so many; default: all.")] = None,
+    max_loss: Annotated[float, typer.Option(help="Most that the deciding metric may fall.")] = 0.003,
+) -> None:
+    """Export a predictor; it is accepted only when it answers as well on held-out rows."""
+    from taskfit.serving.export import export_onnx
+    from taskfit.studies.words import figure, metric_name
+    from taskfit.tasks import load_task
+
+    del runtime  # there is one
+    found = export_onnx(predictor, load_task(on), out, rows=rows, max_loss=max_loss, say=say)
+    say(
+        f"{metric_name(found.metric)} {figure(found.before)} before, {figure(found.after)} exported (difference "
+        f"{found.low:+.4f} to {found.high:+.4f}); {found.agreement:.1%} of {found.rows:,} answers agree"
+    )
+    print_data(str(out))
