@@ -1,9 +1,10 @@
-"""A data folder of a few rows a set, and the recipe's modules on the path."""
+"""A data folder of a few rows a set, and the recipe's modules on the path while its tests run."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,26 @@ import pytest
 from tests.recipes.tiny_data import write_data
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "embedded_model"
-sys.path.insert(0, str(RECIPE))  # its steps are commands that import each other by file name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package", autouse=True)
+def modules() -> Iterator[None]:
+    """The recipe's modules by their file names, as its steps import each other; other tests do not see them."""
+    sys.path.insert(0, str(RECIPE))
+    yield
+    sys.path.remove(str(RECIPE))
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "").parent == RECIPE:
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every data set that the recipe reads, tiny."""
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def made(data: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """The places of a run whose corpus is made."""
     from corpus import build
@@ -31,7 +42,7 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[
     return places
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def encoded(made):  # type: ignore[no-untyped-def]
     """The same with a tokenizer of 400 entries, the corpus as ids, and the conversations."""
     import tasks
@@ -42,7 +53,7 @@ def encoded(made):  # type: ignore[no-untyped-def]
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(encoded, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """The same with a model of the smallest shape that has read a few thousand tokens."""
     from pretrain import pretrain
@@ -54,7 +65,7 @@ def trained(encoded, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[
     return places
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(trained, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """The same with the instruction-tuned model and its twin of random weights."""
     from instruct import instruct
