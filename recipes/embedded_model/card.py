@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation_text import COMMON, LENGTH
 from held_out import DATA_SETS, TYPES
 from network import CONTEXT, SHIPPED_WEIGHTS, copy_files, shape_named
 from places import ROOT, Places, options, run_step, say
@@ -135,7 +136,8 @@ def _data(made: dict[str, dict[str, Any]]) -> Iterator[str]:
     listed = "; ".join(f"{source}, {' / '.join(sorted(found))}" for source, found in sorted(by_source.items()))
     yield f"Instruction data (source, licence): {listed}.\n"
     yield f"Held out of instruction tuning: the types {', '.join(TYPES)}; the data sets {', '.join(DATA_SETS)}."
-    yield "No text that shares 13 words on end with an evaluation split of any data set was trained on.\n"
+    yield f"No text that shares {LENGTH} words on end with an evaluation split of any data set was trained on, but for"
+    yield f"runs that more than {COMMON} rows of a split share, such as a question that is asked of every row.\n"
 
 
 def _limits() -> Iterator[str]:
@@ -155,8 +157,8 @@ def _attributed(sources: list[str]) -> list[str]:
 
 
 def _step(chosen: argparse.Namespace, places: Places) -> None:
-    if chosen.ship:
-        ship(places, PACKAGED)
+    if chosen.ship is not None:
+        ship(places, chosen.ship)
         return
     write_text(places.build / "CARD.md", card(places))
     print(places.build / "CARD.md")
@@ -164,5 +166,6 @@ def _step(chosen: argparse.Namespace, places: Places) -> None:
 
 if __name__ == "__main__":
     parser = options(__doc__ or "")
-    parser.add_argument("--ship", action="store_true", help="replace the model in taskfit/models/embedded")
+    told = "replace the model there (default: taskfit/models/embedded)"
+    parser.add_argument("--ship", type=Path, nargs="?", const=PACKAGED, metavar="FOLDER", help=told)
     run_step(parser, _step)

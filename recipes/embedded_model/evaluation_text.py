@@ -20,7 +20,7 @@ from text_hashes import Hashes, WordHashes, run_hashes, stands_in
 from taskfit.errors import DataError
 from taskfit.files import appearing
 
-__all__ = ["LENGTH", "EvaluationText", "evaluation_files"]
+__all__ = ["COMMON", "LENGTH", "EvaluationText", "evaluation_files"]
 
 FORMAT = 1
 LENGTH = 13

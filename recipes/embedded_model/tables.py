@@ -33,7 +33,7 @@ def ask_table(report: dict[str, Any]) -> str:
     for name, row in report.items():
         figures = row["accuracy"]
         own = [_shown(figures[f"zero-shot|{model}"]) for model in MODELS if f"zero-shot|{model}" in figures]
-        wordings = [figures["zero-shot|second"][0], *(figures[f"zero-shot(wording={at})|second"][0] for at in (1, 2))]
+        wordings = [figures["zero-shot|second"][0], *(figures[f"wording {at}|second"][0] for at in (1, 2))]
         spread = max(wordings) - min(wordings)
         spreads.append(spread)
         shots = _shown(figures["few-shot|second"])

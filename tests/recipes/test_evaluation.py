@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import taskfit
 from taskfit.errors import DataError, ResourceError
 
 INTERVAL = [0.5, 0.4, 0.6]
@@ -50,13 +51,37 @@ def test_a_verdict_counts_types_not_sets() -> None:
 
     def row(kind: str, won: int, lost: int) -> dict:  # type: ignore[type-arg]
         names = ("zero-shot|second", "few-shot|second", "majority|")
-        figures = dict.fromkeys((*names, *(f"zero-shot(wording={at})|second" for at in (1, 2))), INTERVAL)
+        figures = dict.fromkeys((*names, *(f"wording {at}|second" for at in (1, 2))), INTERVAL)
         wins = {other: {"won": won, "lost": lost, "p": 1.0} for other in ("untuned", "majority")}
         return {"type": kind, "rows": 10, "accuracy": figures, "wins": wins}
 
     shown = ask_table({"a": row("one", 5, 1), "b": row("one", 0, 1), "c": row("two", 1, 3), "d": row("", 9, 0)})
     assert "Better than untuned on 1 of 2 held-out types (sign test over types: p 0.750)" in shown
     assert sign_test(5, 0) == pytest.approx(1 / 32) and sign_test(0, 0) == 1
+
+
+def test_ways_of_asking_differ_and_none_is_scored_uncalibrated() -> None:
+    """By plain scores a small model gives one label to nearly every row."""
+    from evaluate import ASKED
+
+    names = [taskfit.parse_strategy(text).name for text in ASKED.values()]
+    assert len(set(names)) == len(ASKED) and all("calibrate=batch" in name for name in names if name != "majority")
+
+
+def test_a_tuned_model_is_clearly_above_random_only_where_intervals_part() -> None:
+    """One row for each strategy and size; the model's low end against its twin's high end."""
+    from tables import tune_table
+
+    figures = {
+        "lora|second|8": INTERVAL,
+        "lora|random|8": [0.3, 0.2, 0.35],
+        "lora|second|all": INTERVAL,
+        "lora|random|all": [0.45, 0.35, 0.45],
+    }
+    lines = tune_table({"sst2": {"metric": "accuracy", "figures": figures}}).splitlines()
+    assert lines[0] == "| data set | metric | strategy | rows | second | random | clearly above random |"
+    assert [line.split(" | ")[3] for line in lines[2:]] == ["8", "all"]
+    assert [line.split(" | ")[-1] for line in lines[2:]] == ["yes |", "no |"]
 
 
 def test_every_measured_set_is_held_out_of_the_mixture() -> None:
