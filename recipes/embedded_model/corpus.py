@@ -44,9 +44,7 @@ def build(places: Places, share: float = 1.0) -> dict[str, object]:
     """
     evaluation_files(places.data)  # without them nothing could be kept out
     size = sum(path.stat().st_size for path in places.data.glob("plain_text/*.xz")) + 40e6
-    places.check_room(
-        "the corpus", disk_bytes=DISK_FACTOR * size * share, memory_bytes=MEMORY_BYTES * min(1, share * 2)
-    )
+    places.check_room("the corpus", disk_bytes=DISK_FACTOR * size * share, memory_bytes=max(1e9, MEMORY_BYTES * share))
     parts = places.build / "corpus-parts"
     _begin(parts, share)
     _read_parts(places, parts, share)
@@ -99,14 +97,16 @@ def _write_part(path: Path, part: list[Document], evaluated: EvaluationText, wor
             if piece:
                 pieces.append(piece)
     with appearing(path.with_suffix(".npz")) as partial, partial.open("wb") as file:
-        np.savez(file, **_hashes(pieces))
+        np.savez(file, signatures=_signatures(pieces), paragraphs=_paragraphs(pieces))
     write_rows(path, rows)  # last: a part counts once both files are there
 
 
-def _hashes(pieces: list[Piece]) -> dict[str, NDArray[np.generic]]:
-    marks = np.stack([piece.signature for piece in pieces]) if pieces else np.zeros((0, 0), dtype=np.uint64)
-    wholes = [piece.hashes for piece in pieces] or [np.zeros(0, dtype=np.uint64)]
-    return {"signatures": marks, "paragraphs": np.concatenate(wholes)}
+def _signatures(pieces: list[Piece]) -> Hashes:
+    return np.stack([piece.signature for piece in pieces]) if pieces else np.zeros((0, 0), dtype=np.uint64)
+
+
+def _paragraphs(pieces: list[Piece]) -> Hashes:
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *(piece.hashes for piece in pieces)])
 
 
 def _join(places: Places, parts: Path) -> dict[str, object]:
@@ -165,7 +165,7 @@ def _unrepeated(
 def _first_of_each(hashes: Hashes) -> NDArray[np.bool_]:
     """Return which values come for the first time; 0 always counts as new."""
     _, first = np.unique(hashes, return_index=True)
-    is_new = hashes == 0
+    is_new: NDArray[np.bool_] = hashes == 0
     is_new[first] = True
     return is_new
 

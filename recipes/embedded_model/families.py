@@ -260,7 +260,7 @@ def more_natural_instructions(places: Places) -> Iterator[Family]:
         if len(output) <= LONGEST_OUTPUT:
             grouped.setdefault(row["task"], []).append(Item(row["input"], output))
     for name, items in sorted(grouped.items()):
-        licences = facts[name].get("Instance License")
+        licences: list[str] = facts[name].get("Instance License") or []
         if is_open(licences) and not is_held_out(name, *facts[name]["Source"]):
             definition = " ".join(facts[name]["Definition"])
             yield from _defined(f"{name} (sample)", "super_natural_instructions", licences, definition, items)

@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from loop import Course, Told, run_steps
 from network import SHAPES, SHIPPED_WEIGHTS, document_bits, export, labelled, load_tokenizer, new_model, shape_named
 from places import Places, options, read_lines, run_step, say, write_json
 from rows import MICRO_TOKENS, Streams, batches_of, open_stream
-from schedule import Plan, steps_of
+from schedule import Plan, steps_of, warmup_of
 from transformers import PreTrainedTokenizerFast
 
 from taskfit.errors import ConfigError, StudyError
@@ -50,8 +50,8 @@ def pretrain(places: Places, plan: Plan, device: str, *, heldout: int = 3, until
     tokenizer, streams = _inputs(places)
     shape = shape_named(plan.size)
     weights = shape.parameters(len(tokenizer))
-    # Weights, two moments and gradients in float32, the checkpoint's copy, and activations of a micro-batch.
-    memory = 20 * weights + MICRO_TOKENS * shape.width * shape.layers * 60 + 1e9
+    # Weights, moments, gradients and the checkpoint's copy in float32, activations of a micro-batch, what torch takes.
+    memory = 20 * weights + MICRO_TOKENS * shape.width * shape.layers * 60 + 1.6e9
     places.check_room("pre-training", disk_bytes=40 * weights, memory_bytes=memory)
     _keep_plan(places.build / "pretrain-plan.json", plan)
     model = new_model(shape, tokenizer, plan.seed).to(device)
@@ -145,13 +145,13 @@ class _Curve:
     ) -> None:
         self.places, self.model, self.tokenizer, self.documents = places, model, tokenizer, documents
         self.steps = steps_of(plan)
-        self.told = self.measured = time.monotonic()
+        self.told, self.measured = float("-inf"), time.monotonic()  # the first step is told, also of a resumed run
         self.tokens, self.seconds = 0, 0.0
 
     def __call__(self, told: Told) -> None:
         self.tokens, self.seconds = self.tokens + told.tokens, self.seconds + told.seconds
         now = time.monotonic()
-        if now - self.told < SAY_EVERY_S and told.step not in (1, len(self.steps)):
+        if now - self.told < SAY_EVERY_S and told.step != len(self.steps):
             return
         self.told = now
         last = self.steps[-1]
@@ -190,22 +190,27 @@ def _keep_plan(path: Path, plan: Plan) -> None:
 
 
 def _plan(chosen: argparse.Namespace, places: Places) -> Plan:
-    """Return the plan that was begun, or a new one from the options, and say what it takes."""
+    """Return the plan that was begun, with what the options say, or a new one, and say what that takes."""
     path = places.build / "pretrain-plan.json"
-    if path.exists() and chosen.size is None and chosen.tokens is None:
+    names = ("size", "tokens", "rate", "optimizer", "seed")
+    given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(**{field.name: kept[field.name] for field in fields(Plan)})
+        return replace(Plan(**{field.name: kept[field.name] for field in fields(Plan)}), **given)
     tokenizer = load_tokenizer(places.need("tokenizer", "tokenizer.py"))
     if chosen.hours <= 0 or (chosen.tokens is not None and chosen.tokens < 1):
         raise ConfigError(f"hours and tokens must be above 0 (got {chosen.hours} and {chosen.tokens})")
     if chosen.size is None:
         study = places.build / "scaling.json"
         curve = Curve(**places.built("scaling.json", "scaling.py")["curve"]) if study.exists() else None
+        way = f"at least {chosen.ratio:g} tokens a weight" if curve is None else f"the curve of {study}"
+        say(f"the size is chosen by {way}")
         size, tokens, rate = choose(chosen.hours, tokenizer, chosen.device, chosen.ratio, curve)
     else:
         size, rate = chosen.size, measure(chosen.size, tokenizer, chosen.device)
         tokens = int(rate * chosen.hours * 3600)
-    plan = Plan(size, chosen.tokens or tokens, rate=chosen.rate, optimizer=chosen.optimizer, seed=chosen.seed)
+    tokens = chosen.tokens or tokens
+    plan = Plan(**{**given, "size": size, "tokens": tokens, "warmup_steps": warmup_of(tokens)})
     weights = shape_named(size).parameters(len(tokenizer))
     lengths = Counter(step.length for step in steps_of(plan))
     say(
@@ -236,7 +241,8 @@ if __name__ == "__main__":
     parser.add_argument("--size", choices=SHAPES, help="instead of the size chosen for the hours")
     parser.add_argument("--tokens", type=int, help="instead of the tokens that the hours allow")
     parser.add_argument("--ratio", type=float, default=TOKENS_A_WEIGHT, help="least tokens a weight (default: 10)")
-    parser.add_argument("--rate", type=float, default=Plan.rate, help="peak learning rate")
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--rate", type=float, help=f"peak learning rate (default: {Plan.rate})")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), help=f"default: {Plan.optimizer}")
+    parser.set_defaults(seed=None)  # those of the plan that was begun, where there is one
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     run_step(parser, _step)

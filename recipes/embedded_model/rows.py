@@ -67,7 +67,9 @@ def batches_of(step: Step, streams: Streams, plan: Plan) -> Iterator[dict[str, T
         parts.append(
             rows_at(instructions, step.first_instruction, step.instruction_rows, step.length, 2 * plan.seed + 1)
         )
-    yield from (labelled(rows) for rows in torch.cat(parts).split(max(1, MICRO_TOKENS // step.length)))
+    rows = torch.cat(parts)
+    size = max(1, MICRO_TOKENS // step.length)
+    yield from (labelled(rows[at : at + size]) for at in range(0, len(rows), size))
 
 
 @lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ from curve import Curve, Point, best_point, fit_curve
 from network import load_tokenizer, shape_named
 from places import Places, options, run_step, say, write_json
 from pretrain import add_training_options, pretrain
-from schedule import Plan
+from schedule import Plan, warmup_of
 from tables import table
 
 from taskfit.errors import ConfigError
@@ -46,7 +46,7 @@ def run_points(places: Places, sizes: Sequence[str], tokens: Sequence[int], opti
                 batch = min(Plan.batch, max(2048, 2 ** int(math.log2(count / STEPS))))
                 first = min(Plan.first_batch, batch)
                 plan = Plan(size, count, options.rate, first_batch=first, batch=batch, seed=options.seed)
-                plan = replace(plan, instruction_share=0.0)
+                plan = replace(plan, instruction_share=0.0, warmup_steps=warmup_of(count, batch))
                 pretrain(_within(places, own), plan, options.device, heldout=0)
             loss = json.loads(done.read_text(encoding="utf-8"))["loss"]
             points.append(Point(shape_named(size).parameters(vocabulary), count, loss))
@@ -66,7 +66,7 @@ def _within(places: Places, folder: Any) -> Places:
 def report_of(points: Sequence[Point], flops: Sequence[float], vocabulary: int) -> dict[str, Any]:
     """Return the fitted curve, the best size for each amount of work, and how often it stays without one point."""
     curve = fit_curve(points)
-    others = [fit_curve(points[:at] + points[at + 1 :]) for at in range(len(points)) if len(points) > 4]
+    others = [fit_curve([*points[:at], *points[at + 1 :]]) for at in range(len(points)) if len(points) > 4]
     rows = []
     for work in flops:
         size, tokens, loss = best_point(curve, work, vocabulary)
@@ -86,7 +86,7 @@ def markdown(report: dict[str, Any]) -> str:
     """Return the trainings with the fit, and the best sizes, as two tables."""
     curve = Curve(**report["curve"])
     points = [
-        [f"{p['weights'] / 1e6:.2f}", f"{p['tokens'] / 1e6:.1f}"]
+        [f"{p['weights'] / 1e6:.2f}", f"{p['tokens'] / 1e6:.2f}"]
         + [f"{loss:.4f}" for loss in (p["loss"], curve.loss(p["weights"], p["tokens"]))]
         for p in report["points"]
     ]
@@ -110,7 +110,8 @@ def picture(report: dict[str, Any]) -> str:
 
     curve = Curve(**report["curve"])
     sizes = sorted({point["weights"] for point in report["points"]})
-    counts = np.geomspace(*(pick(point["tokens"] for point in report["points"]) for pick in (min, max)), 30)
+    read = [float(point["tokens"]) for point in report["points"]]
+    counts = np.geomspace(min(read), max(read), 30)
     shown = [{**point, "size": f"{point['weights'] / 1e6:.1f} M"} for point in report["points"]]
     lines = [
         {"tokens": float(count), "loss": curve.loss(size, float(count)), "size": f"{size / 1e6:.1f} M"}

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Plan", "Step", "steps_of"]
+__all__ = ["Plan", "Step", "steps_of", "warmup_of"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Step:
     tokens_before: int
 
 
+def warmup_of(tokens: int, batch: int = Plan.batch) -> int:
+    """Return the steps of warm-up for so many tokens: a tenth of the steps where that is less than usual."""
+    return max(1, min(Plan.warmup_steps, tokens // batch // 10))
+
+
 def steps_of(plan: Plan) -> list[Step]:
     """Return all steps of a plan; at least one before the decay and one in it."""
     steps: list[Step] = []
@@ -103,4 +108,4 @@ def _batch(plan: Plan, done: int) -> int:
     if done >= growing:
         return plan.batch
     doublings = max(0, math.ceil(math.log2(plan.batch / plan.first_batch)))
-    return min(plan.batch, plan.first_batch * 2 ** int(done / growing * doublings))
+    return min(plan.batch, plan.first_batch << int(done / growing * doublings))

@@ -56,7 +56,8 @@ def stands_in(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
     if not len(known):
         return np.zeros(len(hashes), dtype=bool)
     places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return known[places] == hashes
+    found: NDArray[np.bool_] = known[places] == hashes
+    return found
 
 
 def signature(runs: Hashes, seed: int = 0) -> Hashes:

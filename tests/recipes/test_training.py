@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfit.errors import DataError, StudyError, TrainingError
+from taskfit.errors import ConfigError, DataError, StudyError, TrainingError
+from tests.recipes.conftest import RECIPE
 
 TOKENS = 6000
 
@@ -154,6 +160,38 @@ def test_a_stopped_training_ends_with_the_same_bits(encoded, tmp_path: Path) -> 
         pretrain(places, _plan(tokens=7000), "cpu")
 
 
+def test_a_killed_training_ends_with_the_same_bits(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A real kill -9 after the first checkpoint, in the middle of whatever it does."""
+    import shutil
+
+    from places import Places
+    from pretrain import pretrain
+
+    plan = _plan(tokens=20_000)
+    code = (
+        "import sys, torch; torch.set_num_threads(int(sys.argv[3]))\n"
+        "from pathlib import Path; import loop; from places import Places; from pretrain import pretrain\n"
+        "from schedule import Plan; loop.run_steps.__kwdefaults__['checkpoint_every_s'] = 0.0\n"
+        f"pretrain(Places(Path(sys.argv[1]), Path(sys.argv[2])), {plan!r}, 'cpu', heldout=0)"
+    )
+    weights = []
+    for name, is_killed in (("whole", False), ("killed", True)):
+        folder = tmp_path / name
+        shutil.copytree(encoded.build, folder)
+        if is_killed:
+            environment = {**os.environ, "PYTHONPATH": f"{RECIPE}{os.pathsep}{RECIPE.parents[1]}"}
+            command = [sys.executable, "-c", code, str(encoded.data), str(folder), str(torch.get_num_threads())]
+            with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+                while not (folder / "pretrain" / "checkpoint.safetensors").exists() and process.poll() is None:
+                    time.sleep(0.005)
+                time.sleep(0.02)
+                process.send_signal(signal.SIGKILL)
+            assert not (folder / "pretrained").exists()
+        pretrain(Places(encoded.data, folder), plan, "cpu", heldout=0)
+        weights.append((folder / "pretrained" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
 def test_training_learns(trained) -> None:  # type: ignore[no-untyped-def]
     """The loss falls below that of guessing among all entries."""
     report = trained.built("pretrain.json", "")
@@ -221,3 +259,70 @@ def test_the_scaling_curve_is_found_again() -> None:
     assert report["best"][1]["tokens"] > report["best"][0]["tokens"]
     with pytest.raises(DataError, match="at least 4 trainings"):
         fit_curve(points[:3])
+
+
+def test_the_scaling_study_runs_only_what_is_missing(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """And draws its picture and tables."""
+    import argparse
+
+    from places import Places
+    from scaling import markdown, picture, report_of, run_points
+
+    places = Places(encoded.data, tmp_path)
+    for name in ("tokenizer", "corpus.bin", "instructions.bin"):
+        (tmp_path / name).symlink_to(encoded.build / name)
+    options = argparse.Namespace(rate=1e-2, seed=0, device="cpu")
+    points = run_points(places, ["1m", "2m"], [3_000, 6_000], options)
+    marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob("scaling/*/pretrain.json")}
+    assert run_points(places, ["1m", "2m"], [3_000, 6_000], options) == points and len(marks) == 4
+    assert all(path.stat().st_mtime_ns == moment for path, moment in marks.items())
+    report = report_of(points, [1e15], 400)
+    assert "same without one point" in markdown(report)
+    assert picture(report).startswith("<svg")
+
+
+def test_size_and_tokens_come_from_the_measured_rate_and_the_hours(encoded, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """By tokens a weight without a fitted curve, else by the curve."""
+    import pretrain
+    from network import SHAPES, load_tokenizer
+
+    tokenizer = load_tokenizer(encoded.build / "tokenizer")
+    assert pretrain.measure("1m", tokenizer, "cpu", tokens=512) > 0
+    monkeypatch.setattr(pretrain, "measure", lambda size, *rest: 5000.0)
+    sizes = [pretrain.choose(hours, tokenizer, "cpu", 10)[0] for hours in (0.1, 1, 4, 100)]
+    assert sizes == sorted(sizes, key=list(SHAPES).index) and sizes[0] != sizes[-1]
+    size, tokens, rate = pretrain.choose(3, tokenizer, "cpu", 10)
+    assert tokens == int(rate * 3 * 3600) >= 10 * SHAPES[size].parameters(len(tokenizer))
+    from curve import Curve
+
+    assert pretrain.choose(3, tokenizer, "cpu", 10, Curve(2.0, 1e-6, 1.0, 0.3))[0] == "1m"
+    assert pretrain.choose(3, tokenizer, "cpu", 10, Curve(2.0, 1.0, 1e-6, 0.3))[0] == "15m"
+    with pytest.raises(ConfigError, match="expected a size of 1m"):
+        pretrain.shape_named("7m")
+
+
+def test_a_plan_says_what_it_takes_and_is_gone_on_with(encoded, tmp_path: Path, capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The same command again takes the plan that was begun, at whatever speed the machine is; other options differ."""
+    import argparse
+
+    import pretrain
+    from places import Places
+
+    (tmp_path / "tokenizer").symlink_to(encoded.build / "tokenizer")
+    places = Places(encoded.data, tmp_path)
+    defaults = {"tokens": None, "rate": None, "optimizer": None, "seed": None, "device": "cpu", "ratio": 10.0}
+    chosen = argparse.Namespace(size="1m", hours=0.1, **defaults)
+    monkeypatch.setattr(pretrain, "measure", lambda size, *rest: 5000.0)
+    plan = pretrain._plan(chosen, places)
+    assert plan.tokens == 1_800_000 and plan.warmup_steps == 10
+    assert "1m: 0.3 M weights, 1.8 M tokens" in capsys.readouterr().err
+    pretrain._keep_plan(tmp_path / "pretrain-plan.json", plan)
+    monkeypatch.setattr(pretrain, "measure", lambda size, *rest: 4000.0)
+    assert pretrain._plan(chosen, places) == plan
+    chosen.rate = 1e-3
+    with pytest.raises(StudyError, match=r"rate was 0.004, now 0.001"):
+        pretrain._keep_plan(tmp_path / "pretrain-plan.json", pretrain._plan(chosen, places))
+    chosen.hours = -1
+    (tmp_path / "pretrain-plan.json").unlink()
+    with pytest.raises(ConfigError, match="must be above 0"):
+        pretrain._plan(chosen, places)
