@@ -16,7 +16,7 @@ def export(
     predictor: Annotated[Path, typer.Argument(help="The folder of a fitted encoder.")],
     on: Annotated[Path, typer.Option(help="The task file, whose test rows must be answered as well as before.")],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
-    runtime: Annotated[Literal["onnx"], typer.Option(help="What will compute it. Extra [export].")] = "onnx",
+    runtime: Annotated[Literal["onnx"], typer.Option(help="What will compute it; needs the extra export.")] = "onnx",
     rows: Annotated[int | None, typer.Option(help="Of the test rows, the first so many; default: all.")] = None,
     max_loss: Annotated[float, typer.Option(help="Most that the deciding metric may fall.")] = 0.003,
 ) -> None:

@@ -42,7 +42,9 @@ def predict(
     shard_rows: Annotated[int | None, typer.Option(help="Rows of a shard of a folder; default: 16,384.")] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(help="Predict a folder's shards with Ray: local, or the address of a cluster. Extra [cluster]."),
+        typer.Option(
+            help="Predict a folder's shards with Ray: local, or the address of a cluster; needs the extra cluster."
+        ),
     ] = None,
 ) -> None:
     """Predict rows, in their order and in constant memory."""

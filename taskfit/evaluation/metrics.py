@@ -67,6 +67,7 @@ Rows = Callable[[Outcomes], FloatArray]
 
 _GENERATION: frozenset[Kind] = frozenset({"generation"})
 _CLASSIFICATION: frozenset[Kind] = frozenset({"classification"})
+_CHOICE: frozenset[Kind] = frozenset({"choice"})
 _OPTIONS: frozenset[Kind] = frozenset({"classification", "choice"})
 
 
@@ -171,6 +172,13 @@ METRICS: dict[str, Metric] = {
     entry.name: entry
     for entry in (
         _mean("accuracy", _OPTIONS, overlap.is_right, "share of rows answered rightly"),
+        _mean("accuracy_raw", _CHOICE, overlap.is_right_by("raw"), "of the options of the highest log-probability"),
+        _mean(
+            "accuracy_normalised",
+            _CHOICE,
+            overlap.is_right_by("normalised"),
+            "of the options of the highest log-probability a byte",
+        ),
         _counted("macro_f1", classification.macro_f1, "mean F1 over the labels that occur or were predicted"),
         _counted("micro_f1", classification.micro_f1, "F1 of all labels' counts together; accuracy if all parsed"),
         _counted("mcc", classification.mcc, "Matthews correlation, several classes; 0 where it is undefined"),

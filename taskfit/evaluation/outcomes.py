@@ -38,6 +38,8 @@ class Outcomes:
         is_parsed: shape (rows,); false where the run gave no valid answer, which counts as wrong.
         groups: shape (rows,), codes from 0 up without gaps, of rows that belong together; None: every row by itself.
         probabilities: of each row, answer value to probability; None for rows, or all rows, where the run gave none.
+        choices: of each row, what would be chosen by other yardsticks (``raw``, ``normalised``); None for rows, or all
+            rows, whose options were not scored.
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class Outcomes:
     is_parsed: NDArray[np.bool_]
     groups: NDArray[np.int64] | None = None
     probabilities: tuple[Mapping[str, float] | None, ...] | None = None
+    choices: tuple[Mapping[str, str] | None, ...] | None = None
     _memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -72,6 +75,7 @@ class Outcomes:
             is_parsed=self.is_parsed[places],
             groups=groups,
             probabilities=None if self.probabilities is None else tuple(self.probabilities[i] for i in places),
+            choices=None if self.choices is None else tuple(self.choices[i] for i in places),
             _memo={},
         )
 
@@ -93,6 +97,7 @@ def outcomes(
     is_parsed: Sequence[bool] | None = None,
     groups: Sequence[str] | None = None,
     probabilities: Sequence[Mapping[str, float] | None] | None = None,
+    choices: Sequence[Mapping[str, str] | None] | None = None,
 ) -> Outcomes:
     """Build outcomes from columns of equal length, in any order of rows.
 
@@ -105,6 +110,7 @@ def outcomes(
         is_parsed: false where there was no valid answer; default: all true.
         groups: names of groups that rows belong to (a dialogue, a customer); default: every row by itself.
         probabilities: answer value to probability, of each row; None where a row has none.
+        choices: yardstick to what it would choose, of each row; None where the options were not scored.
 
     Raises:
         DataError: columns of unequal length, no rows, an id twice, a row without a right answer, a gold label outside
@@ -124,6 +130,7 @@ def outcomes(
         is_parsed=np.array([parsed[i] for i in order], dtype=np.bool_),
         groups=codes,
         probabilities=None if shares is None else tuple(shares[i] for i in order),
+        choices=None if choices is None or not any(choices) else tuple(choices[i] for i in order),
     )
 
 
@@ -156,6 +163,7 @@ def outcomes_of(definition: TaskDefinition, rows: Sequence[Row], predictions: It
         is_parsed=[prediction.is_parsed for prediction in matched],
         groups=None if group is None else [str(row.fields.get(group)) for row in rows],
         probabilities=[prediction.probabilities for prediction in matched],
+        choices=[prediction.choices for prediction in matched],
     )
 
 

@@ -9,13 +9,14 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskfit.evaluation.outcomes import Outcomes
 
-__all__ = ["exact_match", "is_right", "normalise_answer", "rouge", "script_note", "token_f1", "word_f1"]
+__all__ = ["exact_match", "is_right", "is_right_by", "normalise_answer", "rouge", "script_note", "token_f1", "word_f1"]
 
 FloatArray = NDArray[np.float64]
 
@@ -27,6 +28,26 @@ def is_right(outcomes: Outcomes) -> FloatArray:
     """1 where the answer is one of the right ones, character for character, else 0; for labels and options."""
     rows = zip(outcomes.answers, outcomes.golds, outcomes.is_parsed, strict=True)
     return np.array([float(parsed and answer in golds) for answer, golds, parsed in rows])
+
+
+def is_right_by(yardstick: str) -> Callable[[Outcomes], FloatArray]:
+    """Return 1 where the option that another yardstick chooses is right, else 0.
+
+    ``raw`` is the highest log-probability of the whole option, ``normalised`` the highest one a byte: every further
+    token or byte makes a text less likely. Where options were not scored, the run's own answer counts.
+
+    Source: Brown et al. 2020, section 2.4; Gao et al. 2021, the harness's ``acc`` and ``acc_norm``.
+    """
+
+    def right(outcomes: Outcomes) -> FloatArray:
+        choices = outcomes.choices or (None,) * len(outcomes)
+        answers = tuple(
+            answer if chosen is None else chosen.get(yardstick, answer)
+            for answer, chosen in zip(outcomes.answers, choices, strict=True)
+        )
+        return is_right(replace(outcomes, answers=answers, _memo={}))
+
+    return right
 
 
 def exact_match(outcomes: Outcomes) -> FloatArray:

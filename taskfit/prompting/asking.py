@@ -120,7 +120,8 @@ def last_step(
         options = definition.options(row, wording)
         scored = cast("Scored", (yield Score(prompt, tuple(option.text for option in options))))
         unit = default_unit(definition.kind, "auto")
-        return likeliest_option(options, option_scores(options, scored, unit))
+        told = scored if definition.kind == "choice" else None
+        return likeliest_option(options, option_scores(options, scored, unit), told)
     text = generated_text((yield ask(prompt, definition.max_answer_tokens)))
     return read_answer(definition, row, continued(text) if after_cue else text, form, wording, needs_cue=after_cue)
 

@@ -237,7 +237,8 @@ class PreparedChain:
     ) -> Answer:
         if isinstance(given, Scored):
             unit = default_unit(definition.kind, "auto")
-            return replace(likeliest_option(options, option_scores(options, given, unit)), raw=text)
+            told = given if definition.kind == "choice" else None
+            return replace(likeliest_option(options, option_scores(options, given, unit), told), raw=text)
         said = generated_text(given)
         read = read_answer(definition, row, continued(said), self.form, self.wording, needs_cue=True)
         return replace(read, raw=f"{text}\n{CUE} {said}")

@@ -63,8 +63,23 @@ def shares(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(weight / total for weight in weights)
 
 
-def likeliest_option(options: Sequence[Option], scores: Sequence[float]) -> Answer:
-    """Return the option with the highest score, the first one of equals, and the probabilities of all."""
+def likeliest_option(options: Sequence[Option], scores: Sequence[float], scored: Scored | None = None) -> Answer:
+    """Return the option with the highest score, the first one of equals, and the probabilities of all.
+
+    Args:
+        options: what may be answered.
+        scores: what decides, an option each.
+        scored: for a choice: what the model said of the options, from which the answer also tells the choices by
+            log-probability and by log-probability a byte.
+    """
     found = shares(scores)
-    best = max(range(len(options)), key=lambda i: found[i])
-    return Answer(options[best].value, {option.value: share for option, share in zip(options, found, strict=True)})
+    values = {option.value: share for option, share in zip(options, found, strict=True)}
+    choices: dict[str, str] | None = None
+    if scored is not None:
+        units: dict[str, Unit] = {"raw": "sum", "normalised": "byte"}
+        choices = {name: _best(options, option_scores(options, scored, unit)) for name, unit in units.items()}
+    return Answer(_best(options, found), values, choices=choices)
+
+
+def _best(options: Sequence[Option], scores: Sequence[float]) -> str:
+    return options[max(range(len(options)), key=scores.__getitem__)].value

@@ -250,7 +250,8 @@ class PreparedShots:
         method: Method = self.calibration.method if self.calibration.asks_rows else "none"
         prompts = (prompt, *self.prior_prompts(definition, row, method))
         own, *free = cast("tuple[Scored, ...]", (yield tuple(Score(one, texts) for one in prompts)))
-        return likeliest_option(options, self.calibration.scores(options, own, free))
+        is_choice = definition.kind == "choice"
+        return likeliest_option(options, self.calibration.scores(options, own, free), own if is_choice else None)
 
     def to_json(self) -> dict[str, Value]:
         """Return plain JSON values; :func:`shots_from_json` gives them back."""

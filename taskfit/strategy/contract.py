@@ -67,6 +67,8 @@ class Prediction:
         cut_tokens: tokens of this row's prompt left out because the context is too short.
         is_parsed: false when the model's answer was no valid answer; it is then scored as wrong, never dropped.
         raw: the text the model gave, where it generated one: what was read, or could not be read, as the answer.
+        choices: for a task that is a choice and scored: the option of the highest log-probability (``raw``), and of
+            the highest one a byte (``normalised``), whatever the strategy itself went by; None elsewhere.
     """
 
     row_id: str
@@ -77,6 +79,7 @@ class Prediction:
     cut_tokens: int = 0
     is_parsed: bool = True
     raw: str = ""
+    choices: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ class Answer:
     probabilities: Mapping[str, float] | None = None
     is_parsed: bool = True
     raw: str = ""
+    choices: Mapping[str, str] | None = None
 
 
 Steps = Generator["Request | tuple[Request, ...]", "Response | tuple[Response, ...]", Answer]

@@ -172,6 +172,7 @@ def _prediction(row: Row, outcome: Outcome) -> Prediction:
         cut_tokens=outcome.cut_tokens,
         is_parsed=answer.is_parsed,
         raw=answer.raw,
+        choices=answer.choices,
     )
 
 

@@ -27,6 +27,7 @@ class StoredPrediction:
         probability: of the given answer; None where the strategy has none.
         probabilities: answer value to probability; None where the strategy has none.
         raw: the text the model gave, where it generated one.
+        choices: as in :class:`taskfit.strategy.contract.Prediction`; None in files of before it was kept.
     """
 
     row_id: str
@@ -39,6 +40,7 @@ class StoredPrediction:
     cut_tokens: int
     probabilities: Mapping[str, float] | None
     raw: str = ""
+    choices: Mapping[str, str] | None = None
 
 
 def stored(prediction: Prediction, gold: Sequence[str]) -> StoredPrediction:
@@ -55,6 +57,7 @@ def stored(prediction: Prediction, gold: Sequence[str]) -> StoredPrediction:
         prediction.cut_tokens,
         probabilities,
         prediction.raw,
+        prediction.choices,
     )
 
 
@@ -74,6 +77,7 @@ def parquet_bytes(predictions: Sequence[StoredPrediction]) -> bytes:
         "cut_tokens": [p.cut_tokens for p in predictions],
         "probabilities": [None if p.probabilities is None else list(p.probabilities.items()) for p in predictions],
         "raw": [p.raw for p in predictions],
+        "choices": [None if p.choices is None else list(p.choices.items()) for p in predictions],
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=_schema()), sink, compression="zstd")
@@ -93,7 +97,7 @@ def read_predictions(path: Path) -> list[StoredPrediction]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error
-    if table.schema.names != _schema().names:
+    if table.schema.names not in (_schema().names, _schema().names[:-1]):  # without choices before these were kept
         raise StudyError(f"{path} must have the columns {_schema().names} (got {table.schema.names})")
     return [_from_record(record) for record in table.to_pylist()]
 
@@ -101,9 +105,11 @@ def read_predictions(path: Path) -> list[StoredPrediction]:
 def _from_record(record: dict[str, object]) -> StoredPrediction:
     pairs = record.pop("probabilities")
     gold = record.pop("gold")
+    choices = record.pop("choices", None)
     return StoredPrediction(
         gold=tuple(gold),  # type: ignore[arg-type]
         probabilities=None if pairs is None else dict(pairs),  # type: ignore[call-overload]
+        choices=None if choices is None else dict(choices),  # type: ignore[call-overload]
         **record,  # type: ignore[arg-type]
     )
 
@@ -123,5 +129,6 @@ def _schema() -> pa.Schema:
             ("cut_tokens", pa.int64()),
             ("probabilities", pa.map_(pa.string(), pa.float64())),
             ("raw", pa.string()),
+            ("choices", pa.map_(pa.string(), pa.string())),
         ]
     )

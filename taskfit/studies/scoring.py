@@ -34,6 +34,7 @@ def outcomes_of_trial(
         is_parsed=[row.is_parsed for row in rows],
         groups=None if groups is None else [groups[row.row_id] for row in rows],
         probabilities=[row.probabilities for row in rows],
+        choices=[row.choices for row in rows],
     )
 
 

@@ -13,6 +13,8 @@ _GENERATION: frozenset[Kind] = frozenset({"generation"})
 
 METRIC_NAMES: Mapping[str, frozenset[Kind]] = {
     "accuracy": frozenset({"classification", "choice"}),
+    "accuracy_raw": frozenset({"choice"}),
+    "accuracy_normalised": frozenset({"choice"}),
     "macro_f1": _CLASSIFICATION,
     "micro_f1": _CLASSIFICATION,
     "mcc": _CLASSIFICATION,
@@ -38,7 +40,7 @@ METRIC_NAMES: Mapping[str, frozenset[Kind]] = {
 
 DEFAULT_METRICS: Mapping[Kind, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy"),
-    "choice": ("accuracy",),
+    "choice": ("accuracy", "accuracy_raw", "accuracy_normalised"),
     "generation": ("rouge_l", "token_f1", "exact_match"),
 }
 """What a task file that names no metrics gets; the first decides."""

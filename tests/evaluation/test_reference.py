@@ -120,6 +120,8 @@ REFERENCES: dict[str, tuple[Callable[[], Outcomes], Callable[[Outcomes], float]]
     "labels_macro_f1": (labels_run, label_f1("macro")),
 }
 BY_HAND = {
+    "accuracy_raw": "test_choices: options, log-probabilities and lengths written out",
+    "accuracy_normalised": "test_choices: the same",
     "exact_match": "test_metrics: SQuAD's rule, with one stated exception",
     "token_f1": "test_metrics: precision and recall of words, in a loop",
     "numeric_match": "test_numeric: numbers written and read back",

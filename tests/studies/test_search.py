@@ -149,7 +149,7 @@ def test_the_search_comes_near_the_known_optimum_and_says_what_it_bought() -> No
     """Rate 0.03 is best; the default, 0.01, is right a third of the time less often."""
     said: list[str] = []
     fitted = _fit("tune(strategy=pretend, tries=8)", Budget(say=said.append))
-    search = fitted._manifest.search
+    search = fitted.manifest.search
     assert 0.015 < search["chosen"]["learning_rate"] <= 0.05
     assert search["bought"]["best"] > search["bought"]["default"]
     assert search["bought"]["low"] <= search["bought"]["best"] - search["bought"]["default"] <= search["bought"]["high"]
@@ -161,7 +161,7 @@ def test_the_search_comes_near_the_known_optimum_and_says_what_it_bought() -> No
 def test_every_try_counts_as_work_of_the_fit() -> None:
     """Those of the last round too, and the default's, though only one predictor is delivered."""
     fitted = _fit("tune(strategy=pretend, tries=4)")
-    tries = fitted._manifest.search["tries"]
+    tries = fitted.manifest.search["tries"]
     assert len(tries) == len(FITS) == 6  # the whole default, four at half of the steps, its best rival whole
     assert fitted.fit_work.trained_tokens == sum(one["steps"] for one in tries if not one["failed"])
 
@@ -169,7 +169,7 @@ def test_every_try_counts_as_work_of_the_fit() -> None:
 def test_more_tries_never_end_below_the_default() -> None:
     """It is among the last two."""
     for tries in (1, 2, 3, 5, 8):
-        bought = _fit(f"tune(strategy=pretend(epochs=1), tries={tries})")._manifest.search["bought"]
+        bought = _fit(f"tune(strategy=pretend(epochs=1), tries={tries})").manifest.search["bought"]
         assert bought["best"] >= bought["default"]
 
 
@@ -184,7 +184,7 @@ def test_tries_that_diverge_lose_and_are_told() -> None:
     """They are no reason to stop."""
     said: list[str] = []
     fitted = _fit("tune(strategy=pretend, tries=8)", Budget(say=said.append))
-    failed = [one for one in fitted._manifest.search["tries"] if one["failed"]]
+    failed = [one for one in fitted.manifest.search["tries"] if one["failed"]]
     assert failed
     assert all(one["values"]["learning_rate"] > 0.05 for one in failed)
     assert any("failed: the loss is nan" in line for line in said)
@@ -202,7 +202,7 @@ def test_a_try_that_does_not_fit_into_memory_loses_but_a_default_that_does_not_i
 
     whole = Pretend.fit
     monkeypatch.setattr(Pretend, "fit", fit)
-    failed = [one for one in _fit("tune(strategy=pretend, tries=8)")._manifest.search["tries"] if one["failed"]]
+    failed = [one for one in _fit("tune(strategy=pretend, tries=8)").manifest.search["tries"] if one["failed"]]
     assert any(one["values"]["width"] == 2 for one in failed)
     with pytest.raises(ResourceError, match="ran out of memory"):
         _fit("tune(strategy=pretend(width=2), tries=2)")
@@ -218,14 +218,14 @@ def test_when_every_try_fails_the_reason_is_told() -> None:
 def test_a_killed_search_goes_on_and_ends_the_same(tmp_path: Path, killed_at: int) -> None:
     """No finished try is repeated."""
     name = "tune(strategy=pretend, tries=8)"
-    whole = _fit(name)._manifest.search
+    whole = _fit(name).manifest.search
     count = len(FITS)
     FITS.clear()
     FAIL_AT.append(killed_at)
     with pytest.raises(KeyboardInterrupt):
         _fit(name, Budget(folder=tmp_path))
     FAIL_AT.clear()
-    resumed = _fit(name, Budget(folder=tmp_path))._manifest.search
+    resumed = _fit(name, Budget(folder=tmp_path)).manifest.search
     assert len(FITS) == count + 1  # the one it was killed in is begun again
     for one in (*whole["tries"], *resumed["tries"]):
         one.pop("wall_s")
@@ -280,22 +280,22 @@ def test_seconds_buy_tries_by_how_long_the_default_takes(monkeypatch: pytest.Mon
 
     ticks = iter(range(0, 10**6, 2))
     monkeypatch.setattr(search_run.time, "monotonic", lambda: float(next(ticks)))
-    assert len({one["point"] for one in _fit("tune(strategy=pretend, seconds=12)")._manifest.search["tries"]}) == 10
-    assert len(_fit("tune(strategy=pretend, seconds=1)")._manifest.search["tries"]) == 1
+    assert len({one["point"] for one in _fit("tune(strategy=pretend, seconds=12)").manifest.search["tries"]}) == 10
+    assert len(_fit("tune(strategy=pretend, seconds=1)").manifest.search["tries"]) == 1
 
 
 def test_when_the_fits_time_is_up_the_default_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is said."""
     said: list[str] = []
     fitted = _fit("tune(strategy=pretend, tries=8)", Budget(wall_s=0.0, say=said.append))
-    assert fitted._manifest.search["chosen"] == {}
+    assert fitted.manifest.search["chosen"] == {}
     assert any("the search stops: 0 s were allowed" in line for line in said)
 
 
 def test_lower_is_better_where_the_metric_says_so() -> None:
     """The Brier score of two strengths."""
     task = replace(TASK, definition=replace(TASK.definition, metrics=("brier",)))
-    search = parse("tune(strategy=linear, tries=8)").fit(None, task, seed=0, budget=Budget())._manifest.search
+    search = parse("tune(strategy=linear, tries=8)").fit(None, task, seed=0, budget=Budget()).manifest.search
     assert search["bought"]["best"] == min(one["score"] for one in search["tries"])
     assert search["bought"]["best"] < max(one["score"] for one in search["tries"])
 
