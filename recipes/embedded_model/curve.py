@@ -15,7 +15,10 @@ from network import SHAPES, SHIPPED_WEIGHTS
 
 from taskfit.errors import DataError
 
-__all__ = ["Curve", "Point", "best_point", "fit_curve"]
+__all__ = ["POWERS", "Curve", "Point", "best_point", "fit_curve"]
+
+POWERS = (0.05, 1.0)
+"""Range of the power; Hoffmann et al. 2022 found 0.28 and 0.34. At an end of it the trainings tell no curve."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def fit_curve(points: Sequence[Point]) -> Curve:
 
     lowest = min(point.loss for point in points)
     starts = [(np.log(lowest * share), 0.0, 0.0, np.log(power)) for share in (0.2, 0.5, 0.8) for power in (0.2, 0.4)]
-    found = [least_squares(misses, start, loss="huber", f_scale=1e-3) for start in starts]
+    bounds = tuple([limit, limit, limit, np.log(power)] for limit, power in zip((-np.inf, np.inf), POWERS, strict=True))
+    found = [least_squares(misses, start, bounds=bounds, loss="huber", f_scale=1e-3) for start in starts]
     return Curve(*(float(value) for value in np.exp(min(found, key=lambda one: float(one.cost)).x)))
 
 

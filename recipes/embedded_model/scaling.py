@@ -10,16 +10,19 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from curve import Curve, Point, best_point, fit_curve
-from network import load_tokenizer, shape_named
-from places import Places, options, run_step, say, write_json
+from curve import POWERS, Curve, Point, best_point, fit_curve
+from network import document_bits, load_tokenizer, shape_named
+from places import Places, options, read_lines, run_step, say, write_json
 from pretrain import add_training_options, pretrain
 from schedule import Plan, warmup_of
 from tables import table
+from transformers import AutoModelForCausalLM
 
 from taskfit.errors import ConfigError
 from taskfit.files import write_text
@@ -32,6 +35,9 @@ LEAST_TOKENS = 20_000
 STEPS = 250
 """Steps that a training should have at least: batches shrink to 2,048 tokens for it."""
 
+HELD_OUT_DOCUMENTS, HELD_OUT_CHARACTERS = 40, 4000
+"""Text that the losses are measured on."""
+
 
 def run_points(places: Places, sizes: Sequence[str], tokens: Sequence[int], options: Any) -> list[Point]:
     """Train every size on every number of tokens; what is finished is not run again."""
@@ -40,7 +46,7 @@ def run_points(places: Places, sizes: Sequence[str], tokens: Sequence[int], opti
     for size in sizes:
         for count in tokens:
             own = places.build / "scaling" / f"{size}-{count}"
-            done = own / "pretrain.json"
+            done = own / "heldout.json"
             if not done.exists():
                 say(f"scaling: {size} on {count} tokens")
                 batch = min(Plan.batch, max(2048, 2 ** int(math.log2(count / STEPS))))
@@ -48,9 +54,19 @@ def run_points(places: Places, sizes: Sequence[str], tokens: Sequence[int], opti
                 plan = Plan(size, count, options.rate, first_batch=first, batch=batch, seed=options.seed)
                 plan = replace(plan, instruction_share=0.0, warmup_steps=warmup_of(count, batch))
                 pretrain(_within(places, own), plan, options.device, heldout=0)
+                write_json(done, {"loss": _heldout_loss(places, own / "pretrained")})
             loss = json.loads(done.read_text(encoding="utf-8"))["loss"]
             points.append(Point(shape_named(size).parameters(vocabulary), count, loss))
     return points
+
+
+def _heldout_loss(places: Places, folder: Path) -> float:
+    """Return nats a token on held-out text, the same for all trainings: the last batches of each scatter too much."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), load_tokenizer(folder)
+    rows = islice(read_lines(places.need("heldout.jsonl", "corpus.py")), HELD_OUT_DOCUMENTS)
+    texts = [row["text"][:HELD_OUT_CHARACTERS] for row in rows]
+    tokens = sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+    return sum(bits for bits, _ in document_bits(model, tokenizer, texts)) * math.log(2) / tokens
 
 
 def _within(places: Places, folder: Any) -> Places:
@@ -97,9 +113,11 @@ def markdown(report: dict[str, Any]) -> str:
     shown = (
         f"loss = {curve.floor:.3f} + {curve.a:.3f} N^-{curve.power:.3f} + {curve.b:.3f} D^-{curve.power:.3f}, N and D"
     )
+    is_found = POWERS[0] * 1.02 < curve.power < POWERS[1] * 0.98
+    doubt = "" if is_found else " The power is at an end of its range: these trainings tell no curve."
     return (
         table(["weights (M)", "tokens (M)", "loss", "fitted"], points)
-        + f"\n{shown} in millions; largest miss {report['largest_miss']}.\n\n"
+        + f"\n{shown} in millions; largest miss {report['largest_miss']}.{doubt}\n\n"
         + table(["FLOPs", "best size", "tokens (M)", "loss", "same without one point"], best)
     )
 

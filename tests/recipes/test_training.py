@@ -246,7 +246,7 @@ def test_windows_predict_every_token_once() -> None:
 def test_the_scaling_curve_is_found_again() -> None:
     """Points from a known curve; its best size for some work is the best of the known one."""
     from curve import Curve, Point, best_point, fit_curve
-    from scaling import report_of
+    from scaling import markdown, report_of
 
     true = Curve(2.0, 1.5, 2.5, 0.35)
     points = [Point(n, d, true.loss(n, d)) for n in (1e6, 2e6, 4e6) for d in (1e6, 3e6, 9e6)]
@@ -257,6 +257,9 @@ def test_the_scaling_curve_is_found_again() -> None:
     report = report_of(points, [1e15, 1e17], 8192)
     assert report["best"][0]["same_without_one"] == "9 of 9"
     assert report["best"][1]["tokens"] > report["best"][0]["tokens"]
+    assert "tell no curve" not in markdown(report)
+    flat = [Point(n, d, 7.0 + (n == 1e6)) for n in (1e6, 2e6, 4e6) for d in (1e6, 3e6, 9e6)]
+    assert "tell no curve" in markdown(report_of(flat, [1e15], 8192))
     with pytest.raises(DataError, match="at least 4 trainings"):
         fit_curve(points[:3])
 
@@ -269,7 +272,7 @@ def test_the_scaling_study_runs_only_what_is_missing(encoded, tmp_path: Path) ->
     from scaling import markdown, picture, report_of, run_points
 
     places = Places(encoded.data, tmp_path)
-    for name in ("tokenizer", "corpus.bin", "instructions.bin"):
+    for name in ("tokenizer", "corpus.bin", "instructions.bin", "heldout.jsonl"):
         (tmp_path / name).symlink_to(encoded.build / name)
     options = argparse.Namespace(rate=1e-2, seed=0, device="cpu")
     points = run_points(places, ["1m", "2m"], [3_000, 6_000], options)
