@@ -14,7 +14,16 @@ target: "{{ category }}"
 metrics: [accuracy, macro_f1]
 """
 
-STRATEGIES = ["majority", "linear", "encoder", "zero-shot", "lora", "full"]
+STRATEGIES = [
+    "majority",
+    "linear",
+    "zero-shot",
+    "lora",
+    "full",
+    "last-layers",
+    "encoder",
+    "encoder(tune=lora)",
+]
 
 if __name__ == "__main__":
-    compare_shared("banking77", TASK, STRATEGIES, seeds=1, train_rows=500, quick=arguments(__doc__ or "").quick)
+    compare_shared("banking77", TASK, STRATEGIES, seeds=3, train_rows=500, quick=arguments(__doc__ or "").quick)

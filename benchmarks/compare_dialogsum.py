@@ -1,4 +1,4 @@
-"""Which strategy for one-paragraph summaries of dialogues, with 200 training rows and three references in the test?"""
+"""Which strategy for one-paragraph summaries of dialogues, with 500 training rows and three references in the test?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ metrics: [rouge_l, rouge1, rouge2]
 max_answer_tokens: 60
 """
 
-STRATEGIES = ["majority", "zero-shot", "lora", "full"]
+STRATEGIES = [
+    "majority",
+    "zero-shot",
+    "few-shot(k=1)",
+    "lora",
+    "dora",
+    "ia3",
+    "last-layers",
+    "full",
+]
 
 if __name__ == "__main__":
-    compare_shared("dialogsum", TASK, STRATEGIES, seeds=1, train_rows=200, quick=arguments(__doc__ or "").quick)
+    compare_shared("dialogsum", TASK, STRATEGIES, seeds=3, train_rows=500, quick=arguments(__doc__ or "").quick)

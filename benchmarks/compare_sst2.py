@@ -1,4 +1,4 @@
-"""Which strategy for the sentiment of film reviews, with 300 training rows?"""
+"""Which strategy for the sentiment of film reviews, with 500 training rows?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ target: "{{ label }}"
 metrics: [accuracy, macro_f1]
 """
 
-STRATEGIES = ["majority", "linear", "zero-shot", "few-shot(k=4)", "lora", "full", "encoder"]
+STRATEGIES = [
+    "majority",
+    "linear",
+    "zero-shot",
+    "few-shot(k=4)",
+    "lora",
+    "full",
+    "last-layers",
+    "encoder",
+    "encoder(tune=lora)",
+]
 
 if __name__ == "__main__":
-    compare_shared("sst2", TASK, STRATEGIES, seeds=1, train_rows=300, quick=arguments(__doc__ or "").quick)
+    compare_shared("sst2", TASK, STRATEGIES, seeds=3, train_rows=500, quick=arguments(__doc__ or "").quick)
