@@ -7,13 +7,13 @@ many human rows they save; what a teacher's label is worth; whether a cascade ke
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from functools import partial
 
 import numpy as np
-from common import arguments, finish, shared
+from common import arguments, finish
+from teachers import read
 
 from taskfit.distillation.agreement import agreement, systematic_errors
 from taskfit.distillation.confidence import fit_calibrator
@@ -24,15 +24,6 @@ from taskfit.tuning.tfidf import fit_linear
 
 SEED = 0
 BABE = ("gpt_4", "zephyr", "flan_t5_xl", "llama_7b")
-
-
-def read(name: str, split: str) -> list[dict]:
-    """Return the rows of a split, plain or compressed."""
-    path = shared(name) / f"{split}.jsonl"
-    if path.exists():
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    with gzip.open(f"{path}.gz", "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def sets() -> dict[str, tuple[list[str], list[str], list[str]]]:

@@ -13,7 +13,6 @@ ends it after so many minutes of processor time, ``--only`` takes one set.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +20,7 @@ from random import Random
 
 import numpy as np
 from common import ROOT, finish
-from teachers import Labelled, babe, global_warming, plain
+from teachers import KeptFits, Labelled, babe, global_warming, plain
 
 from taskfit.distillation.teacher_answers import with_train
 from taskfit.strategy.contract import Budget, Predictor
@@ -73,10 +72,10 @@ def fitted(row: str, task: Task, gold: list[Row], taught: dict[str, Row], seed: 
     return found
 
 
-def run(name: str, seeds: int, quick: bool, stop_at_s: float) -> None:
+def run(fits: KeptFits, name: str, seeds: int, quick: bool, stop_at_s: float) -> None:
     """Fit what is missing of one set, until the time is over."""
     data = SETS[name]()
-    known = {(one["set"], one["teacher"], one["row"], one["seed"]) for one in kept()}
+    known = {(one["set"], one["teacher"], one["row"], one["seed"]) for one in fits.all()}
     test = Random(1).sample(data.test, min(len(data.test), 100 if quick else TEST))
     for teacher, said, pool in teachers_of(data, quick):
         agreement = np.mean([said[row.id] == row.fields["label"] for row in pool if row.id in said])
@@ -91,27 +90,8 @@ def run(name: str, seeds: int, quick: bool, stop_at_s: float) -> None:
                 found = fitted(row, data.task(gold, test), gold, taught, seed).predict(test)
                 right = [int(one.answer == each.fields["label"]) for one, each in zip(found, test, strict=True)]
                 record = {"set": name, "teacher": teacher, "row": row, "seed": seed, "right": right}
-                keep(record | {"agreement": float(agreement), "cpu_s": time.process_time() - started}, quick)
+                fits.add(record | {"agreement": float(agreement), "cpu_s": time.process_time() - started})
                 print(f"{name}, {teacher}, {row}, seed {seed}: {np.mean(right):.3f}", flush=True)
-
-
-def kept() -> list[dict]:
-    """Return what was fitted before, each once."""
-    records = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-    return list({tuple(one[name] for name in ("set", "teacher", "row", "seed")): one for one in records}.values())
-
-
-def keep(record: dict, quick: bool) -> None:
-    """Add one fit, unless it is of a quick run."""
-    if quick:
-        QUICK.append(record)
-        return
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
-    with KEPT.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-QUICK: list[dict] = []
 
 
 def table(records: list[dict]) -> list[dict]:
@@ -155,10 +135,11 @@ def main() -> None:
 
     torch.set_num_threads(1)
     names = [chosen.only] if chosen.only else (["babe"] if chosen.quick else list(SETS))
+    fits = KeptFits(KEPT, ("set", "teacher", "row", "seed"), quick=chosen.quick)
     seeds = 1 if chosen.quick else chosen.seeds
     for name in names:
-        run(name, seeds, chosen.quick, 60 * chosen.minutes)
-    lines = table(QUICK if chosen.quick else kept())
+        run(fits, name, seeds, chosen.quick, 60 * chosen.minutes)
+    lines = table(fits.all())
     for one in lines:
         print("{set:16} {teacher:28} {row:16} {accuracy:.3f}  {low:.3f} to {high:.3f}  ({seeds} seeds)".format(**one))
     settings = {"student": STUDENT, "gold_rows": GOLD, "extra_rows": EXTRA, "test_rows": TEST}

@@ -9,13 +9,12 @@ was stopped; ``--minutes`` ends it after so many minutes of processor time.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from random import Random
 
 import numpy as np
 from common import ROOT, finish
-from teachers import read
+from teachers import KeptFits, read
 
 from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
@@ -71,12 +70,12 @@ def _rows(name: str, answer: str) -> tuple[list[Row], list[Row]]:
     return taught, [Row(f"test/{n}", one) for n, one in enumerate(test)]
 
 
-def run(name: str, seeds: int, sizes: tuple[int, ...], tests: int, stop_at_s: float, quick: bool) -> None:
+def run(fits: KeptFits, name: str, seeds: int, sizes: tuple[int, ...], tests: int, stop_at_s: float) -> None:
     """Fit what is missing of one set, until the time is over."""
     from taskfit.models import load
 
     definition, train, test = SETS[name]()
-    known = {(one["set"], one["way"], one["rows"], one["seed"]) for one in kept()}
+    known = {(one["set"], one["way"], one["rows"], one["seed"]) for one in fits.all()}
     asked = Random(1).sample(test, min(tests, len(test)))
     for size in sizes:
         for seed in range(seeds):
@@ -91,7 +90,7 @@ def run(name: str, seeds: int, sizes: tuple[int, ...], tests: int, stop_at_s: fl
                 found = fitted.predict(asked)
                 right = [int(_same(one.answer, definition.gold(row))) for one, row in zip(found, asked, strict=True)]
                 record = {"set": name, "way": way, "rows": size, "seed": seed, "right": right}
-                keep(record | {"cpu_s": time.process_time() - started}, quick)
+                fits.add(record | {"cpu_s": time.process_time() - started})
                 print(f"{name}, {size} rows, {way}, seed {seed}: {np.mean(right):.3f}", flush=True)
 
 
@@ -102,25 +101,6 @@ def _same(answer: str, golds: tuple[str, ...]) -> bool:
 
 def _plain(text: str) -> str:
     return text.replace(" ", "").replace(".0", "").strip("().")
-
-
-def kept() -> list[dict]:
-    """Return what was fitted before, each once."""
-    records = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-    return list({tuple(one[name] for name in ("set", "way", "rows", "seed")): one for one in records}.values())
-
-
-QUICK: list[dict] = []
-
-
-def keep(record: dict, quick: bool) -> None:
-    """Add one fit, unless it is of a quick run."""
-    if quick:
-        QUICK.append(record)
-        return
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
-    with KEPT.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def table(records: list[dict]) -> list[dict]:
@@ -166,10 +146,11 @@ def main() -> None:
 
     torch.set_num_threads(1)
     names = [chosen.only] if chosen.only else (["svamp"] if chosen.quick else list(SETS))
+    fits = KeptFits(KEPT, ("set", "way", "rows", "seed"), quick=chosen.quick)
     seeds, sizes, tests = (1, (20,), 10) if chosen.quick else (chosen.seeds, SIZES, TEST)
     for name in names:
-        run(name, seeds, sizes, tests, 60 * chosen.minutes, chosen.quick)
-    lines = table(QUICK if chosen.quick else kept())
+        run(fits, name, seeds, sizes, tests, 60 * chosen.minutes)
+    lines = table(fits.all())
     for one in lines:
         print(
             "{set:6} {rows:4} rows: label {label:.3f}, with rationale {label_and_rationale:.3f} "

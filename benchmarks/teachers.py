@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from common import shared
 
@@ -55,6 +56,36 @@ def read(name: str, split: str) -> list[dict]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with gzip.open(f"{path}.gz", "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+class KeptFits:
+    """The fits of a benchmark that goes on where it was stopped: one JSON object a line.
+
+    Args:
+        path: of the file.
+        key: names of the fields that tell fits apart.
+        quick: read and write nothing; fits are held in memory.
+    """
+
+    def __init__(self, path: Path, key: tuple[str, ...], *, quick: bool) -> None:
+        self.path, self.key, self.quick = path, key, quick
+        self.held: list[dict] = []
+
+    def all(self) -> list[dict]:
+        """Return what was fitted before, each once."""
+        if self.quick:
+            return self.held
+        records = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        return list({tuple(one[name] for name in self.key): one for one in records}.values())
+
+    def add(self, record: dict) -> None:
+        """Add one fit."""
+        if self.quick:
+            self.held.append(record)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
 
 def label(value: object) -> str:

@@ -11,7 +11,7 @@ from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.contract import Strategy
 from taskfit.strategy.syntax import is_bare_word
 
-__all__ = ["Parameter", "check_types", "format_value", "parameters_of", "type_text", "type_fits"]
+__all__ = ["Parameter", "check_positive", "check_types", "format_value", "parameters_of", "type_text", "type_fits"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,12 @@ def check_types(part: object, faults: Faults | None = None) -> None:
             noted.add(f"{parameter.name} must be {type_text(parameter.hint)} (got {value!r})")
     if faults is None:
         noted.raise_as(ConfigError)
+
+
+def check_positive(name: str, value: object, faults: Faults) -> None:
+    """Note a number that is not above 0 and finite; none, and what is no number, are left to :func:`check_types`."""
+    if isinstance(value, int | float) and not 0 < value < float("inf"):
+        faults.add(f"{name} must be above 0 and finite (got {value})")
 
 
 def format_value(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskfit.errors import ConfigError, Faults, TaskfitError
 from taskfit.strategy.contract import Strategy
 from taskfit.strategy.grammar import parse, part_name
-from taskfit.strategy.parameters import check_types
+from taskfit.strategy.parameters import check_positive, check_types
 from taskfit.strategy.space import part_of, searchable
 from taskfit.studies.search_plan import MOST_TRIES, effort
 
@@ -49,8 +49,7 @@ class Tune:
         check_types(self, faults)
         if self.tries is not None and not 1 <= self.tries <= MOST_TRIES:
             faults.add(f"tries must be between 1 and {MOST_TRIES} (got {self.tries})")
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            faults.add(f"seconds must be above 0 and finite (got {self.seconds})")
+        check_positive("seconds", self.seconds, faults)
         if self.tries is not None and self.seconds is not None:
             faults.add("give tries or seconds, not both")
         if isinstance(self.strategy, Tune):

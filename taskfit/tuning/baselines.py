@@ -19,7 +19,7 @@ from taskfit.strategy.contract import Prediction
 from taskfit.strategy.folder import new_folder
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import new_manifest, write_manifest
-from taskfit.strategy.parameters import check_types
+from taskfit.strategy.parameters import check_positive, check_types
 from taskfit.strategy.predictor import WINDOW_ROWS, windows
 from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.teacher_answers import answer_parts, class_targets
@@ -126,8 +126,7 @@ class Linear:
     def __post_init__(self) -> None:
         faults = Faults("linear")
         check_types(self, faults)
-        if isinstance(self.strength, int | float) and not 0 < self.strength < float("inf"):
-            faults.add(f"strength must be above 0 and finite (got {self.strength})")
+        check_positive("strength", self.strength, faults)
         faults.raise_as(ConfigError)
 
     @property

@@ -9,7 +9,7 @@ from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.grammar import parse, part_name
 from taskfit.strategy.manifest import new_manifest
-from taskfit.strategy.parameters import check_types
+from taskfit.strategy.parameters import check_positive, check_types
 from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.encoder import Encoder, encoder_body
 from taskfit.tuning.encoder_predictor import EncoderPredictor, pooled_vectors
@@ -55,8 +55,7 @@ class LinearProbe:
         check_types(self, faults)
         if not faults.messages and self.max_tokens < 4:
             faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
-        if isinstance(self.strength, int | float) and not 0 < self.strength < float("inf"):
-            faults.add(f"strength must be above 0 and finite (got {self.strength})")
+        check_positive("strength", self.strength, faults)
         faults.raise_as(ConfigError)
 
     @property

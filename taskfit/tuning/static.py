@@ -10,7 +10,7 @@ from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import new_manifest
-from taskfit.strategy.parameters import check_types
+from taskfit.strategy.parameters import check_positive, check_types
 from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.baselines import BaselinePredictor, named_shares
 from taskfit.tuning.teacher_answers import class_targets
@@ -56,8 +56,7 @@ class Static:
         check_types(self, faults)
         if not faults.messages and self.dimensions < 2:
             faults.add(f"dimensions must be at least 2 (got {self.dimensions})")
-        if isinstance(self.strength, int | float) and not 0 < self.strength < float("inf"):
-            faults.add(f"strength must be above 0 and finite (got {self.strength})")
+        check_positive("strength", self.strength, faults)
         faults.raise_as(ConfigError)
 
     @property
