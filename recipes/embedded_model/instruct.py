@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,8 @@ def instruct(
     tokens = sum(len(ids) for ids, _ in rows)
     say(f"{tokens} tokens in {len(rows)} rows, {steps} steps of {ROWS_A_STEP} rows")
     loss_sum = fastest_loss(model, tokenizer)
-    identity = {"epochs": epochs, "rate": rate, "seed": seed, "rows": len(rows), "tokens": tokens}
+    base_mark = hashlib.blake2b((base / "model.safetensors").read_bytes(), digest_size=8).hexdigest()
+    identity = {"base": base_mark, "epochs": epochs, "rate": rate, "seed": seed, "rows": len(rows), "tokens": tokens}
     warmup = min(WARMUP_STEPS, max(1, steps // 4))
     course = Course(
         rates=tuple(rate * min((at + 1) / warmup, (steps - at) / steps) for at in range(steps)),

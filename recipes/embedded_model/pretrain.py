@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -17,18 +18,23 @@ from loop import Course, Told, run_steps
 from network import SHAPES, SHIPPED_WEIGHTS, document_bits, export, labelled, load_tokenizer, new_model, shape_named
 from places import Places, options, read_lines, run_step, say, write_json
 from rows import MICRO_TOKENS, Streams, batches_of, open_stream
-from schedule import Plan, steps_of, warmup_of
+from schedule import Plan, beginning_of, steps_of
 from transformers import PreTrainedTokenizerFast
 
 from taskfit.errors import ConfigError, StudyError
+from taskfit.files import appearing
+from taskfit.tuning.checkpoint import CHECKPOINT_NAME, load_state, save_state
 from taskfit.tuning.loss import choose_loss
 from taskfit.tuning.trainer import LossSum
 
-__all__ = ["choose", "course_of", "heldout_bits", "measure", "pretrain"]
+__all__ = ["choose", "course_of", "go_further", "heldout_bits", "measure", "pretrain"]
 
 TOKENS_A_WEIGHT = 10
 """Tokens read for each weight where no scaling study says otherwise: half of what Hoffmann et al. 2022 found best for
 the compute alone, as a small corpus is read several times anyway and a wider model is the better one to tune."""
+
+STABLE = "pretrain-stable"
+"""Folder of the state at the end of the constant rate."""
 
 SAY_EVERY_S, MEASURE_EVERY_S = 30.0, 1800.0
 
@@ -57,7 +63,12 @@ def pretrain(places: Places, plan: Plan, device: str, *, heldout: int = 3, until
     model = new_model(shape, tokenizer, plan.seed).to(device)
     course = course_of(model, plan, streams, tokenizer)
     curve = _Curve(places, model, tokenizer, plan, heldout)
-    losses = run_steps(model, course, places.build / "pretrain", on_step=curve, until=until)
+    folder, stable = places.build / "pretrain", sum(not step.is_decay for step in steps_of(plan))
+    losses = run_steps(model, course, folder, on_step=curve, until=stable if until is None else min(until, stable))
+    if len(losses) == stable:
+        with appearing(places.build / STABLE / CHECKPOINT_NAME) as partial:
+            shutil.copyfile(folder / CHECKPOINT_NAME, partial)
+    losses = run_steps(model, course, folder, on_step=curve, until=until)
     if until is not None and len(losses) < len(course.rates):
         return {"steps": len(losses)}
     export(model, tokenizer, places.build / "pretrained")
@@ -65,6 +76,35 @@ def pretrain(places: Places, plan: Plan, device: str, *, heldout: int = 3, until
     report = {"plan": plan.as_json(), "parameters": weights, "steps": len(losses), "loss": sum(end) / len(end)}
     write_json(places.build / "pretrain.json", {**report, "losses": losses[:: max(1, len(losses) // 500)]})
     return report
+
+
+def go_further(places: Places, tokens: int) -> Plan:
+    """Take the training back to where its decay set in, for a constant rate up to more tokens and a decay from there.
+
+    What was read at the constant rate need not be read again (Hu et al. 2024, section 4.3). The model that the shorter
+    plan made stays until the longer one ends.
+
+    Args:
+        places: the folders.
+        tokens: to be read in all.
+
+    Returns:
+        the longer plan, which is kept instead of the other.
+
+    Raises:
+        DataError: no training has come to its decay. ConfigError: the plan has as many tokens already.
+    """
+    kept = _kept_plan(places.need("pretrain-plan.json", "pretrain.py"))
+    places.need(f"{STABLE}/{CHECKPOINT_NAME}", "pretrain.py, up to its decay at least,")
+    state = load_state(places.build / STABLE)
+    plan = replace(kept, tokens=tokens)
+    steps = steps_of(plan)
+    if state is None or tokens <= kept.tokens or steps[: state.step] != steps_of(kept)[: state.step]:
+        raise ConfigError(f"expected more tokens than the {kept.tokens} of the plan, got {tokens}")
+    run = {**state.run, "tokens": tokens, "steps": len(steps)}
+    save_state(places.build / "pretrain", replace(state, run=run))
+    write_json(places.build / "pretrain-plan.json", plan.as_json())
+    return plan
 
 
 def course_of(model: torch.nn.Module, plan: Plan, streams: Streams, tokenizer: PreTrainedTokenizerFast) -> Course:
@@ -174,6 +214,11 @@ def _inputs(places: Places) -> tuple[PreTrainedTokenizerFast, Streams]:
     return tokenizer, (text, open_stream(places.need("instructions.bin", "tasks.py")))
 
 
+def _kept_plan(path: Path) -> Plan:
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return Plan(**{field.name: kept[field.name] for field in fields(Plan)})
+
+
 def _keep_plan(path: Path, plan: Plan) -> None:
     """Keep the plan, or refuse another one than the folder has."""
     if not path.exists():
@@ -195,8 +240,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> Plan:
     names = ("size", "tokens", "rate", "optimizer", "seed")
     given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return replace(Plan(**{field.name: kept[field.name] for field in fields(Plan)}), **given)
+        return replace(_kept_plan(path), **given)
     tokenizer = load_tokenizer(places.need("tokenizer", "tokenizer.py"))
     if chosen.hours <= 0 or (chosen.tokens is not None and chosen.tokens < 1):
         raise ConfigError(f"hours and tokens must be above 0 (got {chosen.hours} and {chosen.tokens})")
@@ -210,7 +254,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> Plan:
         size, rate = chosen.size, measure(chosen.size, tokenizer, chosen.device)
         tokens = int(rate * chosen.hours * 3600)
     tokens = chosen.tokens or tokens
-    plan = Plan(**{**given, "size": size, "tokens": tokens, "warmup_steps": warmup_of(tokens)})
+    plan = Plan(**{**given, "size": size, "tokens": tokens, **beginning_of(tokens)})
     weights = shape_named(size).parameters(len(tokenizer))
     lengths = Counter(step.length for step in steps_of(plan))
     say(
@@ -222,7 +266,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> Plan:
 
 def _step(chosen: argparse.Namespace, places: Places) -> None:
     torch.set_num_threads(chosen.threads)
-    plan = _plan(chosen, places)
+    plan = _plan(chosen, places) if chosen.further is None else go_further(places, chosen.further)
     if not chosen.dry_run:
         print(json.dumps(pretrain(places, plan, chosen.device)))
 
@@ -244,5 +288,6 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, help=f"peak learning rate (default: {Plan.rate})")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), help=f"default: {Plan.optimizer}")
     parser.set_defaults(seed=None)  # those of the plan that was begun, where there is one
+    parser.add_argument("--further", type=int, metavar="TOKENS", help="go on from where the decay set in, to so many")
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     run_step(parser, _step)

@@ -20,7 +20,7 @@ from curve import POWERS, Curve, Point, best_point, fit_curve
 from network import document_bits, load_tokenizer, shape_named
 from places import Places, options, read_lines, run_step, say, write_json
 from pretrain import add_training_options, pretrain
-from schedule import Plan, warmup_of
+from schedule import Plan, beginning_of
 from tables import table
 from transformers import AutoModelForCausalLM
 
@@ -52,7 +52,7 @@ def run_points(places: Places, sizes: Sequence[str], tokens: Sequence[int], opti
                 batch = min(Plan.batch, max(2048, 2 ** int(math.log2(count / STEPS))))
                 first = min(Plan.first_batch, batch)
                 plan = Plan(size, count, options.rate, first_batch=first, batch=batch, seed=options.seed)
-                plan = replace(plan, instruction_share=0.0, warmup_steps=warmup_of(count, batch))
+                plan = replace(plan, instruction_share=0.0, **beginning_of(count, batch))
                 pretrain(_within(places, own), plan, options.device, heldout=0)
                 write_json(done, {"loss": _heldout_loss(places, own / "pretrained")})
             loss = json.loads(done.read_text(encoding="utf-8"))["loss"]

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Plan", "Step", "steps_of", "warmup_of"]
+__all__ = ["Plan", "Step", "beginning_of", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Plan:
         rate: the peak learning rate.
         optimizer: see ``optimizer.py``.
         first_batch, batch: tokens of a step at the beginning, and in the end.
-        growth_share: of the tokens, over which the batch doubles from the one to the other.
+        growth_tokens: over which the batch doubles from the one to the other. A number, not a share: a plan of more
+            tokens then begins with the same steps, and can go on where the decay of the shorter one set in.
         warmup_steps: over which the rate rises.
         decay_share: of the tokens, over which the rate falls to zero.
         length, decay_length: tokens of a row before and in the decay.
@@ -38,7 +39,7 @@ class Plan:
     optimizer: str = "muon"
     first_batch: int = 4096
     batch: int = 16384
-    growth_share: float = 0.3
+    growth_tokens: int = 8_000_000
     warmup_steps: int = 100
     decay_share: float = 0.25
     length: int = 512
@@ -74,9 +75,12 @@ class Step:
     tokens_before: int
 
 
-def warmup_of(tokens: int, batch: int = Plan.batch) -> int:
-    """Return the steps of warm-up for so many tokens: a tenth of the steps where that is less than usual."""
-    return max(1, min(Plan.warmup_steps, tokens // batch // 10))
+def beginning_of(tokens: int, batch: int = Plan.batch) -> dict[str, int]:
+    """Return ``warmup_steps`` and ``growth_tokens`` of a plan: those of a long one, or a tenth and three of a short."""
+    return {
+        "warmup_steps": max(1, min(Plan.warmup_steps, tokens // batch // 10)),
+        "growth_tokens": min(Plan.growth_tokens, tokens * 3 // 10),
+    }
 
 
 def steps_of(plan: Plan) -> list[Step]:
@@ -103,9 +107,8 @@ def steps_of(plan: Plan) -> list[Step]:
 
 
 def _batch(plan: Plan, done: int) -> int:
-    """Return the tokens of a step: doubled at equal distances over ``growth_share`` of all tokens."""
-    growing = plan.growth_share * plan.tokens
-    if done >= growing:
+    """Return the tokens of a step: doubled at equal distances over ``growth_tokens``."""
+    if done >= plan.growth_tokens:
         return plan.batch
     doublings = max(0, math.ceil(math.log2(plan.batch / plan.first_batch)))
-    return min(plan.batch, plan.first_batch << int(done / growing * doublings))
+    return min(plan.batch, plan.first_batch << int(done / plan.growth_tokens * doublings))

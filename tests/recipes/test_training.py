@@ -26,8 +26,8 @@ TOKENS = 6000
 def _plan(**changes):  # type: ignore[no-untyped-def]
     from schedule import Plan
 
-    small = {"first_batch": 256, "batch": 512, "length": 64, "decay_length": 128, "warmup_steps": 3, "rate": 1e-2}
-    return Plan(**{"size": "1m", "tokens": TOKENS, **small, **changes})
+    small = {"first_batch": 256, "batch": 512, "growth_tokens": 1800, "length": 64, "decay_length": 128}
+    return Plan(**{"size": "1m", "tokens": TOKENS, "warmup_steps": 3, "rate": 1e-2, **small, **changes})
 
 
 def test_parameters_are_counted_as_torch_counts_them(encoded) -> None:  # type: ignore[no-untyped-def]
@@ -59,7 +59,7 @@ def test_a_schedule_reads_its_tokens_in_order_and_ends_near_zero(tokens: int, de
     """Rows of each stage follow each other without a gap; the rate rises, stays and falls."""
     from schedule import steps_of
 
-    plan = _plan(tokens=tokens, decay_share=decay, growth_share=growth)
+    plan = _plan(tokens=tokens, decay_share=decay, growth_tokens=int(tokens * growth))
     steps = steps_of(plan)
     for is_decay in (False, True):
         own = [step for step in steps if step.is_decay is is_decay]
@@ -158,6 +158,33 @@ def test_a_stopped_training_ends_with_the_same_bits(encoded, tmp_path: Path) -> 
     assert weights[0] == weights[1]
     with pytest.raises(StudyError, match="tokens was 6000, now 7000"):
         pretrain(places, _plan(tokens=7000), "cpu")
+
+
+def test_going_further_ends_with_the_bits_of_the_longer_plan(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The decay of the shorter one leaves no trace; the kept plan is the longer one; fewer tokens are refused."""
+    import json
+    import shutil
+
+    from places import Places
+    from pretrain import go_further, pretrain
+
+    weights = []
+    for name in ("straight", "further"):
+        shutil.copytree(encoded.build, tmp_path / name)
+        places = Places(encoded.data, tmp_path / name)
+        if name == "further":
+            with pytest.raises(DataError, match=r"pretrain-plan.json is missing"):
+                go_further(places, 9000)
+            pretrain(places, _plan(), "cpu", heldout=0)
+            shorter = (places.build / "pretrained" / "model.safetensors").read_bytes()
+            with pytest.raises(ConfigError, match="more tokens than the 6000"):
+                go_further(places, TOKENS)
+            assert go_further(places, 9000) == _plan(tokens=9000)
+            assert (places.build / "pretrained" / "model.safetensors").read_bytes() == shorter
+        pretrain(places, _plan(tokens=9000), "cpu", heldout=0)
+        weights.append((places.build / "pretrained" / "model.safetensors").read_bytes())
+        assert json.loads((places.build / "pretrain-plan.json").read_text())["tokens"] == 9000
+    assert weights[0] == weights[1] != shorter
 
 
 def test_a_killed_training_ends_with_the_same_bits(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
