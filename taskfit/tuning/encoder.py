@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from taskfit.errors import Faults, PredictorError
 from taskfit.strategy.check import check_fit
 from taskfit.strategy.contract import Strategy
-from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import Manifest, new_manifest
 from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.strategy.stages import BASE_FOLDER
 from taskfit.tuning.encoder_predictor import HEAD_FILE, ONNX_FILE, EncoderPredictor
 from taskfit.tuning.encoder_pretraining import KeptBase, first_change, pretrained
+from taskfit.tuning.encoder_strategy import EncoderStrategy
 from taskfit.tuning.encoder_texts import LabelledTexts, encode_labelled, findings, pad_id_of
 from taskfit.tuning.full import Full
 from taskfit.tuning.method import Method, Trainable, count_values
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.language_model import LanguageModel
     from taskfit.models.work import Work
     from taskfit.strategy.contract import Budget
-    from taskfit.tasks.task import Kind, Task
+    from taskfit.tasks.task import Task
     from taskfit.tuning.classifier import EncoderClassifier
     from taskfit.tuning.lesson import RowSet
 
@@ -59,7 +59,7 @@ WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True)
-class Encoder(Paced):
+class Encoder(EncoderStrategy, Paced):
     """Train an encoder and a linear layer on its pooled hidden states to give the label of a text.
 
     The model reads the row's input alone, without instruction; texts longer than ``max_tokens`` keep their beginning.
@@ -119,21 +119,6 @@ class Encoder(Paced):
     def method(self) -> Method:
         """The change of the encoder's weights."""
         return Full() if self.tune is None else cast("Method", cast("Any", self.tune).weights)
-
-    @property
-    def name(self) -> str:
-        """The canonical name."""
-        return part_name(self)
-
-    @property
-    def architectures(self) -> frozenset[Architecture]:
-        """Encoders."""
-        return frozenset({"encoder"})
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """Classification."""
-        return frozenset({"classification"})
 
     def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
         """Train on ``task.train``; the loss on ``task.validation`` decides when to stop.

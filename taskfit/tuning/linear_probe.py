@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
-from taskfit.strategy.grammar import parse, part_name
+from taskfit.strategy.grammar import parse
 from taskfit.strategy.manifest import new_manifest
 from taskfit.strategy.parameters import check_positive, check_types
 from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.encoder import Encoder, encoder_body
 from taskfit.tuning.encoder_predictor import EncoderPredictor, pooled_vectors
+from taskfit.tuning.encoder_strategy import EncoderStrategy
 from taskfit.tuning.encoder_texts import encode_labelled
 from taskfit.tuning.selective import HeadOnly
 from taskfit.tuning.static import hard_targets
@@ -21,16 +22,16 @@ from taskfit.tuning.teacher_answers import class_targets
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Budget
     from taskfit.strategy.manifest import Manifest
-    from taskfit.tasks.task import Kind, Task, Value
+    from taskfit.tasks.task import Task, Value
 
 __all__ = ["LinearProbe"]
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(EncoderStrategy):
     """Logistic regression over the pooled hidden states of an encoder whose weights stay as they are.
 
     Every text is read once, whatever the number of passes of the regression; ``encoder(tune=head-only)`` learns the
@@ -57,21 +58,6 @@ class LinearProbe:
             faults.add(f"max_tokens must be at least 4 (got {self.max_tokens})")
         check_positive("strength", self.strength, faults)
         faults.raise_as(ConfigError)
-
-    @property
-    def name(self) -> str:
-        """The canonical name."""
-        return part_name(self)
-
-    @property
-    def architectures(self) -> frozenset[Architecture]:
-        """Encoders."""
-        return frozenset({"encoder"})
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """Classification."""
-        return frozenset({"classification"})
 
     def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> EncoderPredictor:
         """Read every text once, fit the layer on the training rows, choose its strength on the validation rows.

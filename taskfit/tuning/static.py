@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
-from taskfit.strategy.grammar import part_name
 from taskfit.strategy.manifest import new_manifest
 from taskfit.strategy.parameters import check_positive, check_types
 from taskfit.strategy.space import OneOf, Space
 from taskfit.tuning.baselines import BaselinePredictor, named_shares
+from taskfit.tuning.encoder_strategy import EncoderStrategy
 from taskfit.tuning.teacher_answers import class_targets
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from taskfit.models.language_model import Architecture, LanguageModel
+    from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Budget
     from taskfit.strategy.manifest import Manifest
     from taskfit.tasks.definition import TaskDefinition
-    from taskfit.tasks.task import Kind, Row, Task, Value
+    from taskfit.tasks.task import Row, Task, Value
     from taskfit.tuning.static_table import StaticTable
     from taskfit.tuning.vector_head import VectorHead
 
@@ -33,7 +33,7 @@ __all__ = ["Static", "hard_targets", "label_numbers"]
 
 
 @dataclass(frozen=True)
-class Static:
+class Static(EncoderStrategy):
     """Logistic regression over the mean of static token vectors, which an encoder gives once.
 
     It predicts as fast as TF-IDF and knows what words mean from the encoder's pre-training; it knows no order of words.
@@ -58,21 +58,6 @@ class Static:
             faults.add(f"dimensions must be at least 2 (got {self.dimensions})")
         check_positive("strength", self.strength, faults)
         faults.raise_as(ConfigError)
-
-    @property
-    def name(self) -> str:
-        """The canonical name."""
-        return part_name(self)
-
-    @property
-    def architectures(self) -> frozenset[Architecture]:
-        """Encoders."""
-        return frozenset({"encoder"})
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """Classification."""
-        return frozenset({"classification"})
 
     def fit(self, model: LanguageModel | None, task: Task, *, seed: int, budget: Budget) -> BaselinePredictor:
         """Take the vectors from the encoder, fit the head on the training rows, choose its strength on validation.
