@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM
 from taskfit.errors import ConfigError
 from taskfit.files import write_text
 
-__all__ = ["markdown", "picture", "report_of", "run_points"]
+__all__ = ["markdown", "picture", "report_of", "run_points", "trained_loss"]
 
 SIZES = ("1m", "2m", "4m")
 TOKENS = (1_000_000, 2_000_000, 4_000_000)
@@ -45,19 +45,29 @@ def run_points(places: Places, sizes: Sequence[str], tokens: Sequence[int], opti
     points = []
     for size in sizes:
         for count in tokens:
-            own = places.build / "scaling" / f"{size}-{count}"
-            done = own / "heldout.json"
-            if not done.exists():
-                say(f"scaling: {size} on {count} tokens")
-                batch = min(Plan.batch, max(2048, 2 ** int(math.log2(count / STEPS))))
-                first = min(Plan.first_batch, batch)
-                plan = Plan(size, count, options.rate, first_batch=first, batch=batch, seed=options.seed)
-                plan = replace(plan, instruction_share=0.0, **beginning_of(count, batch))
-                pretrain(_within(places, own), plan, options.device, heldout=0)
-                write_json(done, {"loss": _heldout_loss(places, own / "pretrained")})
-            loss = json.loads(done.read_text(encoding="utf-8"))["loss"]
+            loss = trained_loss(places, Plan(size, count, options.rate, seed=options.seed), options.device)
             points.append(Point(shape_named(size).parameters(vocabulary), count, loss))
     return points
+
+
+def trained_loss(places: Places, plan: Plan, device: str) -> float:
+    """Return the loss on held-out text, in nats a token, after a small training; one that is finished is not run again.
+
+    Args:
+        places: the folders.
+        plan: its size, tokens, rate, optimiser and seed count; batches and warm-up are made to fit so few tokens.
+        device: a torch device.
+    """
+    name = f"{plan.size}-{plan.tokens}-{plan.optimizer}-{plan.rate:g}-{plan.seed}"
+    own = places.build / "scaling" / name
+    done = own / "heldout.json"
+    if not done.exists():
+        say(f"small training: {name}")
+        batch = min(Plan.batch, max(2048, 2 ** int(math.log2(plan.tokens / STEPS))))
+        small = replace(plan, first_batch=min(Plan.first_batch, batch), batch=batch, instruction_share=0.0)
+        pretrain(_within(places, own), replace(small, **beginning_of(plan.tokens, batch)), device, heldout=0)
+        write_json(done, {"loss": _heldout_loss(places, own / "pretrained")})
+    return float(json.loads(done.read_text(encoding="utf-8"))["loss"])
 
 
 def _heldout_loss(places: Places, folder: Path) -> float:
