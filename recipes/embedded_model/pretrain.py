@@ -21,13 +21,13 @@ from rows import MICRO_TOKENS, Streams, batches_of, open_stream
 from schedule import Plan, beginning_of, steps_of
 from transformers import PreTrainedTokenizerFast
 
-from taskfit.errors import ConfigError, StudyError
+from taskfit.errors import ConfigError, DataError, StudyError
 from taskfit.files import appearing
 from taskfit.tuning.checkpoint import CHECKPOINT_NAME, load_state, save_state
 from taskfit.tuning.loss import choose_loss
 from taskfit.tuning.trainer import LossSum
 
-__all__ = ["choose", "course_of", "go_further", "heldout_bits", "measure", "pretrain"]
+__all__ = ["choose", "course_of", "heldout_bits", "measure", "pretrain", "retarget"]
 
 TOKENS_A_WEIGHT = 10
 """Tokens read for each weight where no scaling study says otherwise: half of what Hoffmann et al. 2022 found best for
@@ -78,29 +78,30 @@ def pretrain(places: Places, plan: Plan, device: str, *, heldout: int = 3, until
     return report
 
 
-def go_further(places: Places, tokens: int) -> Plan:
-    """Take the training back to where its decay set in, for a constant rate up to more tokens and a decay from there.
+def retarget(places: Places, tokens: int) -> Plan:
+    """Give a training that was begun another number of tokens: more, or fewer while its rate is still constant.
 
-    What was read at the constant rate need not be read again (Hu et al. 2024, section 4.3). The model that the shorter
-    plan made stays until the longer one ends.
+    What was read at the constant rate need not be read again (Hu et al. 2024, section 4.3): a training that is in its
+    decay, or has ended, goes back to where the decay set in. The model that it made stays until the new one is there.
 
     Args:
         places: the folders.
         tokens: to be read in all.
 
     Returns:
-        the longer plan, which is kept instead of the other.
+        the new plan, which is kept instead of the other.
 
     Raises:
-        DataError: no training has come to its decay. ConfigError: the plan has as many tokens already.
+        DataError: no training was begun. ConfigError: more was read at the constant rate than the new plan would.
     """
     kept = _kept_plan(places.need("pretrain-plan.json", "pretrain.py"))
-    places.need(f"{STABLE}/{CHECKPOINT_NAME}", "pretrain.py, up to its decay at least,")
-    state = load_state(places.build / STABLE)
+    state = load_state(places.build / STABLE) or load_state(places.build / "pretrain")
+    if state is None:
+        raise DataError(f"{places.build / 'pretrain'} has no checkpoint", "Run pretrain.py first, without --retarget.")
     plan = replace(kept, tokens=tokens)
     steps = steps_of(plan)
-    if state is None or tokens <= kept.tokens or steps[: state.step] != steps_of(kept)[: state.step]:
-        raise ConfigError(f"expected more tokens than the {kept.tokens} of the plan, got {tokens}")
+    if any(step.is_decay for step in steps[: state.step]) or steps[: state.step] != steps_of(kept)[: state.step]:
+        raise ConfigError(f"{state.step} steps at the constant rate are done, too many for {tokens} tokens in all")
     run = {**state.run, "tokens": tokens, "steps": len(steps)}
     save_state(places.build / "pretrain", replace(state, run=run))
     write_json(places.build / "pretrain-plan.json", plan.as_json())
@@ -266,7 +267,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> Plan:
 
 def _step(chosen: argparse.Namespace, places: Places) -> None:
     torch.set_num_threads(chosen.threads)
-    plan = _plan(chosen, places) if chosen.further is None else go_further(places, chosen.further)
+    plan = _plan(chosen, places) if chosen.retarget is None else retarget(places, chosen.retarget)
     if not chosen.dry_run:
         print(json.dumps(pretrain(places, plan, chosen.device)))
 
@@ -288,6 +289,7 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, help=f"peak learning rate (default: {Plan.rate})")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), help=f"default: {Plan.optimizer}")
     parser.set_defaults(seed=None)  # those of the plan that was begun, where there is one
-    parser.add_argument("--further", type=int, metavar="TOKENS", help="go on from where the decay set in, to so many")
+    told = "read so many in all: a training that was begun goes on, one in its decay from where that set in"
+    parser.add_argument("--retarget", type=int, metavar="TOKENS", help=told)
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     run_step(parser, _step)

@@ -160,13 +160,13 @@ def test_a_stopped_training_ends_with_the_same_bits(encoded, tmp_path: Path) -> 
         pretrain(places, _plan(tokens=7000), "cpu")
 
 
-def test_going_further_ends_with_the_bits_of_the_longer_plan(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """The decay of the shorter one leaves no trace; the kept plan is the longer one; fewer tokens are refused."""
+def test_a_retargeted_training_ends_with_the_bits_of_the_new_plan(encoded, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Fewer tokens while the rate is constant, then more after the end: the decay between leaves no trace."""
     import json
     import shutil
 
     from places import Places
-    from pretrain import go_further, pretrain
+    from pretrain import pretrain, retarget
 
     weights = []
     for name in ("straight", "further"):
@@ -174,12 +174,14 @@ def test_going_further_ends_with_the_bits_of_the_longer_plan(encoded, tmp_path: 
         places = Places(encoded.data, tmp_path / name)
         if name == "further":
             with pytest.raises(DataError, match=r"pretrain-plan.json is missing"):
-                go_further(places, 9000)
+                retarget(places, 9000)
+            pretrain(places, _plan(tokens=7000), "cpu", heldout=0, until=5)
+            assert retarget(places, TOKENS) == _plan()
+            with pytest.raises(ConfigError, match="5 steps at the constant rate are done"):
+                retarget(places, 600)
             pretrain(places, _plan(), "cpu", heldout=0)
             shorter = (places.build / "pretrained" / "model.safetensors").read_bytes()
-            with pytest.raises(ConfigError, match="more tokens than the 6000"):
-                go_further(places, TOKENS)
-            assert go_further(places, 9000) == _plan(tokens=9000)
+            assert retarget(places, 9000) == _plan(tokens=9000)
             assert (places.build / "pretrained" / "model.safetensors").read_bytes() == shorter
         pretrain(places, _plan(tokens=9000), "cpu", heldout=0)
         weights.append((places.build / "pretrained" / "model.safetensors").read_bytes())
