@@ -15,7 +15,9 @@ from taskfit.distillation import teach as teach_module
 from taskfit.distillation.annotate import annotate
 from taskfit.distillation.config import AnnotateConfig
 from taskfit.distillation.distil import Distil, StepByStep
+from taskfit.distillation.labelling import label_rows
 from taskfit.distillation.ledger import open_ledger
+from taskfit.distillation.report import make_report
 from taskfit.distillation.review import read_review, reviewed
 from taskfit.distillation.teacher import Teacher
 from taskfit.distillation.teacher_answers import read_answers
@@ -502,3 +504,22 @@ def test_a_reviewed_choice_must_be_one_of_the_rows_own_options(tmp_path: Path) -
         path.write_text("id,person\nr1,b1\nr2,b2\n", encoding="utf-8")
         assert read_review(path, definition, ledger) == 2
         assert reviewed(ledger.connection) == {"r1": "b1", "r2": "b2"}
+
+
+def test_shares_of_all_rows_count_those_that_the_teacher_gave_no_label(path: Path, tmp_path: Path) -> None:
+    """A teacher that answers only what is good makes nothing of the corpus better: half of it is bad."""
+    task = load_task(path)
+    rows = [Row(f"u{number}", record(number + 500)) for number in range(400)]
+    only_good = Sayer(task, lambda row: "good" if number_of(row) % 2 == 0 else "")
+    with open_ledger(tmp_path / "labels", {"task": "one"}) as ledger:
+        ledger.fill({"human": task.validation, "audit": rows[:40], "train": rows[40:]})
+        label_rows(ledger, only_good, lambda line: None)
+        report, _ = make_report(task, ledger, only_good, {}, AnnotateConfig(count=400))
+        reviewed_rows = {row.id: "good" for row in rows[:20:2]}
+        of_labelled, _ = make_report(task, ledger, only_good, reviewed_rows, AnnotateConfig(count=400))
+    assert report.attempts == {"accepted": 220, "no valid answer": 220}
+    assert report.corpus["good"].machine == 0.5
+    found = report.corpus["good"].interval
+    assert (found.value, found.low < 0.5 < found.high) == (0.5, True)
+    assert any("rows that the teacher could label: 220 others" in warning for warning in of_labelled.warnings)
+    assert not any("could label" in warning for warning in report.warnings)
