@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from taskfit.distillation import teach as teach_module
 from taskfit.distillation.annotate import annotate
 from taskfit.distillation.config import AnnotateConfig
+from taskfit.distillation.data_file import answer_field, write_data
 from taskfit.distillation.distil import Distil, StepByStep
 from taskfit.distillation.labelling import label_rows
-from taskfit.distillation.ledger import open_ledger
+from taskfit.distillation.ledger import Label, open_ledger
 from taskfit.distillation.report import make_report
 from taskfit.distillation.review import read_review, reviewed
 from taskfit.distillation.teacher import Teacher
@@ -29,8 +31,10 @@ from taskfit.strategy.manifest import read_manifest
 from taskfit.strategy.predictor import load_predictor
 from taskfit.studies.needs import check_task, labels_used, other_data
 from taskfit.tasks import load_task
+from taskfit.tasks.reading import read_file
 from taskfit.tasks.sources import FileSource
 from taskfit.tasks.task import Row, Task
+from taskfit.tasks.template import field_source
 from tests.tuning.keyword_task import tiny_model
 
 WORDS = {"good": ("great", "warm", "bright"), "bad": ("awful", "cold", "dull")}
@@ -523,3 +527,20 @@ def test_shares_of_all_rows_count_those_that_the_teacher_gave_no_label(path: Pat
     assert (found.value, found.low < 0.5 < found.high) == (0.5, True)
     assert any("rows that the teacher could label: 220 others" in warning for warning in of_labelled.warnings)
     assert not any("could label" in warning for warning in report.warnings)
+
+
+def test_ids_that_stand_on_audit_rows_and_on_the_tasks_own_are_named(path: Path, tmp_path: Path) -> None:
+    """Files that each number from 1 must not look like a damaged ledger."""
+    write(path.with_name("validation.jsonl"), ({"id": f"{n}", **record(n + 40)} for n in range(40)))
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in path.with_name(f"{split}.jsonl").read_text().splitlines()]
+        write(path.with_name(f"{split}.jsonl"), ({"id": f"{split} {n}", **row} for n, row in enumerate(rows)))
+    write(path.with_name("more.jsonl"), ({"id": f"{n}", "text": f"text {n}"} for n in range(30)))
+    with pytest.raises(StudyError, match="stands on a row to label and on another"):
+        annotate(path, Teacher(parse("majority"), None, None), tmp_path / "out", AnnotateConfig(count=30, audit=29))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(StudyError, match="out is a file"):
+        annotate(path, Teacher(parse("majority"), None, None), tmp_path / "out", AnnotateConfig(count=30))
