@@ -544,3 +544,26 @@ def test_a_file_in_the_place_of_the_folder_is_refused(path: Path, tmp_path: Path
     (tmp_path / "out").write_text("mine")
     with pytest.raises(StudyError, match="out is a file"):
         annotate(path, Teacher(parse("majority"), None, None), tmp_path / "out", AnnotateConfig(count=30))
+
+
+def test_columns_of_mixed_values_become_text_in_parquet_and_others_stay(path: Path, tmp_path: Path) -> None:
+    definition = load_task(path).definition
+    values: list[dict[str, Any]] = [
+        {"mixed": "one", "large": 2**70, "number": 1.5},
+        {"mixed": 2.5, "large": 1, "number": 2.5},
+    ]
+    labels = [Label(Row(f"{n}", fields), "train", "good", None, "", 0, 0, 0) for n, fields in enumerate(values)]
+    write_data(tmp_path / "a.parquet", definition, labels, {}, {}, has_rationales=False)
+    found = [raw.fields for raw in read_file(tmp_path / "a.parquet")]
+    assert [row["mixed"] for row in found] == ["one", "2.5"]
+    assert [row["large"] for row in found] == [str(2**70), "1"]
+    assert [row["number"] for row in found] == [1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [("label", "label"), ("Right answer", "Right answer"), ("{{ a }}{{ b }}", "label")],
+)
+def test_labels_stand_in_the_field_that_the_task_reads(path: Path, target: str, field: str) -> None:
+    definition = replace(load_task(path).definition, references=(field_source(target),))
+    assert answer_field(definition) == field
