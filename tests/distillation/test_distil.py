@@ -567,3 +567,15 @@ def test_columns_of_mixed_values_become_text_in_parquet_and_others_stay(path: Pa
 def test_labels_stand_in_the_field_that_the_task_reads(path: Path, target: str, field: str) -> None:
     definition = replace(load_task(path).definition, references=(field_source(target),))
     assert answer_field(definition) == field
+
+
+@pytest.mark.parametrize(
+    ("strategy", "may"),
+    [("zero-shot", False), ("zero-shot(calibrate=auto)", True), ("few-shot(k=2)", True)],
+)
+def test_a_saved_teacher_that_chose_on_validation_may_have_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, may: bool
+) -> None:
+    named = SimpleNamespace(strategy=strategy)
+    monkeypatch.setattr("taskfit.distillation.teacher.read_manifest", lambda folder: named)
+    assert Teacher(None, tmp_path, None).may_have_learnt is may
