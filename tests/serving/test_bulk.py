@@ -195,6 +195,14 @@ def test_rows_that_cannot_be_read_are_written_with_their_reason(saved: Path, tmp
     assert counts.failed == 3
 
 
+def test_halves_of_surrogate_pairs_are_written_as_escapes(saved: Path, tmp_path: Path) -> None:
+    """A key of a broken line, or a service's answer, can hold what UTF-8 cannot."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"\\ud800": 1, "\\ud800": 2}\n{"text": "soup"}\n', encoding="utf-8")
+    assert predict_rows(saved, rows, tmp_path / "out").failed == 1
+    assert "the key '\\ud800' is there twice" in table(tmp_path / "out")[0]["error"]
+
+
 def test_broken_records_of_tables_do_not_end_the_file(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b'id,text\na,soup\nb,\xff\nc,song,more\n"d","two\nlines"\n')
     predict_rows(saved, tmp_path / "rows.csv", tmp_path / "out")
