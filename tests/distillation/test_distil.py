@@ -22,7 +22,7 @@ from taskfit.distillation.ledger import Label, open_ledger
 from taskfit.distillation.report import make_report
 from taskfit.distillation.review import read_review, reviewed
 from taskfit.distillation.teacher import Teacher
-from taskfit.distillation.teacher_answers import read_answers
+from taskfit.distillation.teacher_answers import _with_share, read_answers
 from taskfit.errors import ConfigError, DataError, StudyError
 from taskfit.models.work import Work
 from taskfit.strategy.contract import Budget, Prediction
@@ -579,3 +579,10 @@ def test_a_saved_teacher_that_chose_on_validation_may_have_learnt(
     named = SimpleNamespace(strategy=strategy)
     monkeypatch.setattr("taskfit.distillation.teacher.read_manifest", lambda folder: named)
     assert Teacher(None, tmp_path, None).may_have_learnt is may
+
+
+def test_an_answer_whose_probability_is_rounded_to_1_gets_its_calibrated_share_too() -> None:
+    """It would otherwise be learnt as certain, beside answers a millionth less sure that are not."""
+    assert _with_share({"a": 1.0, "b": 0.0, "c": 0.0}, "a", 0.8) == pytest.approx({"a": 0.8, "b": 0.1, "c": 0.1})
+    assert _with_share({"a": 0.9, "b": 0.1, "c": 0.0}, "a", 0.8) == pytest.approx({"a": 0.8, "b": 0.2, "c": 0.0})
+    assert _with_share({"a": 1.0}, "a", 0.8) == {"a": 1.0}
