@@ -55,6 +55,13 @@ def test_all_faults_are_reported_together(read) -> None:  # type: ignore[no-unty
         (BASE + "metrics: []\n", "metrics must be a list"),
         (BASE + "metrics: [accuracy, accuracy]\n", "there twice"),
         (BASE + "labels: [a, b, a]\n", "two labels have the same value 'a'"),
+        (BASE + "labels: {a: yes, b: }\n", "labels.b must be the text of a label (got None)"),
+        (BASE + "labels: {a: yes, b: [no]}\n", "labels.b must be the text of a label (got ['no'])"),
+        (
+            "name: t\nkind: classification\ndata: a.jsonl\n"
+            "templates: [{name: w, prompt: '{{ a }}', target: '{{ b }}', labels: [good, bad]}]\n",
+            "templates[0].labels must map each label value to its text",
+        ),
         (BASE + "labels: {a: x, b: x}\n", "two labels have the same text 'x'"),
         (BASE + "labels: {a: x, b: ''}\n", "a label text is empty"),
         (BASE + "labels: 7\n", "labels must be a list"),
