@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["appearing", "is_disk_full", "remove_unfinished", "write_ahead", "write_bytes", "write_text"]
+__all__ = ["appearing", "escaped", "is_disk_full", "remove_unfinished", "write_ahead", "write_bytes", "write_text"]
 
 _PREFIX = ".unfinished-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -49,12 +49,20 @@ def appearing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a file in utf-8, whole or not at all.
 
-    Half of a surrogate pair, which utf-8 cannot hold, is written as its escape, as JSON writes it.
+    Half of a surrogate pair is written as its escape; see :func:`escaped`.
 
     Raises:
         OSError: it cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    write_bytes(path, escaped(text).encode())
+
+
+def escaped(text: str) -> str:
+    """Return the text with halves of surrogate pairs, which utf-8 cannot hold, as their escapes, as JSON writes them.
+
+    A service's answer, a key of broken JSON and the name of a file can hold them.
+    """
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def write_bytes(path: Path, payload: bytes) -> None:

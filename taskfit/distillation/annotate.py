@@ -129,15 +129,15 @@ def _choose(
     if len(found.train) + len(found.audit) < config.count:
         say(f"only {found.pool} rows with different texts are there; all are labelled")
     say(f"to label: {len(found.train)} rows, {len(found.audit)} kept apart, {len(people)} with people's labels")
-    ledger.fill({"human": people, "audit": found.audit, "train": _own_ids(found.train, (*people, *found.audit))})
+    _check_ids((*found.audit, *found.train), people)
+    ledger.fill({"human": people, "audit": found.audit, "train": found.train})
 
 
-def _own_ids(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+def _check_ids(rows: Sequence[Row], others: Sequence[Row]) -> None:
     taken = {row.id for row in others}
     clash = next((row.id for row in rows if row.id in taken), None)
     if clash is not None:
         raise StudyError(f"the id {clash!r} stands on a row to label and on another", "give each row its own id")
-    return list(rows)
 
 
 def _finish(
@@ -176,6 +176,8 @@ def _finish(
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"{folder} is a file", "give a folder with --out")
     if folder.exists() and not (folder / "ledger.sqlite").exists() and any(folder.iterdir()):
         raise StudyError(f"{folder} holds files and no ledger", "give another folder with --out")
 

@@ -209,11 +209,13 @@ class CascadePredictor:
         for window in windows(rows, WINDOW_ROWS):
             first = list(self.student.predict(window))
             sure = confidences(self.rule.student, first)
-            doubtful = [row for row, level in zip(window, sure, strict=True) if level < self.rule.threshold]
-            second = {found.row_id: found for found in self.teacher.predict(doubtful)} if doubtful else {}
-            levels = dict(zip(second, confidences(self.rule.teacher, list(second.values())), strict=True))
-            for found in first:
-                yield self._decided(found, second.get(found.row_id), levels.get(found.row_id, 0.0))
+            is_sure = [level >= self.rule.threshold for level in sure]
+            doubtful = [row for row, known in zip(window, is_sure, strict=True) if not known]
+            second = list(self.teacher.predict(doubtful)) if doubtful else []
+            asked = zip(second, confidences(self.rule.teacher, second), strict=True)
+            unasked: tuple[Prediction | None, float] = (None, 0.0)
+            for found, known in zip(first, is_sure, strict=True):  # by place: several rows may have one id
+                yield self._decided(found, *(unasked if known else next(asked)))
 
     def save(self, folder: Path) -> None:
         """Write the predictor folder with those of both parts, whole or not at all.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_field", "write_data"]
 
-_FIELD = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
+_FIELD = re.compile(r"""\{\{-?\s*(?:([A-Za-z_]\w*)|row\[("(?:[^"\\]|\\.)*")\])\s*-?\}\}""")
 _AT_ONCE = 1000
 
 
@@ -26,7 +26,9 @@ def answer_field(definition: TaskDefinition) -> str:
     In the second case the training data's own task file must say ``target: label``.
     """
     found = _FIELD.fullmatch(definition.references[0].strip())
-    return found.group(1) if found else "label"
+    if found is None:
+        return "label"
+    return found.group(1) or str(json.loads(found.group(2)))
 
 
 def write_data(
@@ -85,13 +87,11 @@ def _write_parquet(path: Path, records: list[dict[str, Any]]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    names = list(dict.fromkeys(name for record in records for name in record))
-    try:
-        table = pyarrow.Table.from_pylist([{name: record.get(name) for name in names} for record in records])
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):  # a field holds texts here and numbers there
-        texts = [
-            {name: v if v is None or isinstance(v, str | float) else json.dumps(v) for name, v in record.items()}
-            for record in records
-        ]
-        table = pyarrow.Table.from_pylist(texts)
-    pyarrow.parquet.write_table(table, path)
+    names = dict.fromkeys(name for record in records for name in record)
+    columns: dict[str, Any] = {name: [record.get(name) for record in records] for name in names}
+    for name, values in columns.items():
+        try:
+            columns[name] = pyarrow.array(values)
+        except (pyarrow.ArrowException, OverflowError):  # texts here and numbers there, or numbers beyond 64 bits
+            columns[name] = pyarrow.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from taskfit.distillation.ledger_file import opened, transaction
+from taskfit.files import escaped
 from taskfit.strategy.contract import Prediction
 from taskfit.tasks.task import Row
 
@@ -113,9 +114,9 @@ class Ledger:
                     (
                         position,
                         attempt,
-                        found.answer,
+                        escaped(found.answer),
                         shares,
-                        found.raw,
+                        escaped(found.raw),
                         found.tokens_in,
                         found.tokens_out,
                         found.cut_tokens,
@@ -180,7 +181,7 @@ class Ledger:
         (attempt,) = self.connection.execute("SELECT max(number) FROM attempts WHERE row = ?", found).fetchone()
         self.connection.execute(
             "UPDATE attempts SET ended = ?, outcome = ?, message = ? WHERE number = ?",
-            (time.time(), outcome, message, attempt),
+            (time.time(), outcome, escaped(message), attempt),
         )
         self.connection.execute("UPDATE rows SET state = ?, worker = NULL WHERE position = ?", (state, found[0]))
         return found[0], attempt

@@ -28,7 +28,7 @@ from taskfit.files import write_text
 
 if TYPE_CHECKING:
     from taskfit.distillation.config import AnnotateConfig
-    from taskfit.distillation.ledger import Label, Ledger
+    from taskfit.distillation.ledger import Label, Ledger, Part
     from taskfit.models.language_model import LanguageModel
     from taskfit.strategy.contract import Predictor
     from taskfit.tasks.definition import TaskDefinition
@@ -112,7 +112,7 @@ def make_report(
     machine = [found for part in ("train", "audit") for found in labels[part]]
     counts = Counter(found.answer for found in machine)
     is_classification = definition.kind == "classification"
-    sample = _sample(known, labels, people, config) if is_classification else None
+    sample = _sample(known, ledger, labels, people, config) if is_classification else None
     report = Report(
         task=definition.name,
         teacher=teacher.strategy,
@@ -152,18 +152,22 @@ def _systematic(definition: TaskDefinition, known: Known, seed: int) -> Systemat
 
 
 def _sample(
-    known: Known, labels: Mapping[str, list[Label]], people: Mapping[str, str], config: AnnotateConfig
+    known: Known, ledger: Ledger, labels: Mapping[str, list[Label]], people: Mapping[str, str], config: AnnotateConfig
 ) -> tuple[list[str], list[str], list[str]] | None:
     """Return people's labels, the teacher's of the same rows, and the teacher's of others; None where they are too few.
 
-    People's rows are the reviewed audit rows, else the task's rows as their like.
+    People's rows are the reviewed audit rows, else the task's rows as their like. Among the latter are rows that the
+    teacher gave no label (""), so the others' are counted, too; a review shows labelled rows only.
     """
     has_audit = sum(known.is_audit) >= _FEWEST_HUMAN
     taken = [n for n, is_audit in enumerate(known.is_audit) if is_audit or not has_audit]
-    machine = [found.answer for found in labels["audit"] if found.row.id not in people]
-    if config.select == "random":
-        machine += [found.answer for found in labels["train"]]
-    if len(taken) < _FEWEST_HUMAN or not machine:
+    parts: tuple[Part, ...] = ("audit", "train") if config.select == "random" else ("audit",)
+    machine: list[str] = []
+    for part in parts:
+        said = {found.row.id: found.answer for found in labels[part]}
+        rows = list(said) if has_audit else [row.id for row in ledger.rows(part)]
+        machine += [said.get(row, "") for row in rows if part == "train" or row not in people]
+    if len(taken) < _FEWEST_HUMAN or not any(machine):
         return None
     return [known.people[n] for n in taken], [known.teacher[n] for n in taken], machine
 
@@ -240,6 +244,10 @@ def _with_warnings(report: Report, given: Sequence[Label], known: Known, config:
         warnings.append(
             "shares of labels in all rows rest on the task's labelled rows, as if those were drawn from the same rows; "
             "review the audit rows to do without that: --review"
+        )
+    elif report.corpus and report.failures:
+        warnings.append(
+            f"shares of labels are those of rows that the teacher could label: {len(report.failures)} others have none"
         )
     cut = sum(found.cut_tokens > 0 for found in given)
     if cut:

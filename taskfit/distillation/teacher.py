@@ -55,7 +55,10 @@ class Teacher:
     @property
     def may_have_learnt(self) -> bool:
         """Whether labelled rows may have had a say in a saved predictor: not in one that only asks."""
-        return self.folder is None or not read_manifest(self.folder).strategy.startswith("zero-shot")
+        if self.folder is None:
+            return True
+        name = read_manifest(self.folder).strategy
+        return not name.startswith("zero-shot") or replace(self, strategy=parse(name)).chooses_on_validation
 
     @property
     def chooses_on_validation(self) -> bool:

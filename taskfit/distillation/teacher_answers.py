@@ -132,12 +132,14 @@ def _answer(
 
 
 def _with_share(shares: Mapping[str, float], answer: str, confidence: float) -> dict[str, float]:
-    """Give the answer its calibrated share; the others divide the rest as before."""
-    rest = sum(share for label, share in shares.items() if label != answer)
-    if rest <= 0:
+    """Give the answer its calibrated share; the others divide the rest as before, equally where they had nothing."""
+    others = {label: share for label, share in shares.items() if label != answer}
+    if not others:
         return {answer: 1.0}
-    scale = (1 - confidence) / rest
-    return {label: confidence if label == answer else share * scale for label, share in shares.items()}
+    if sum(others.values()) <= 0:  # a model that is very sure rounds its probability to 1
+        others = dict.fromkeys(others, 1.0)
+    scale = (1 - confidence) / sum(others.values())
+    return {label: confidence if label == answer else others[label] * scale for label in {**shares, answer: 1.0}}
 
 
 def _check(

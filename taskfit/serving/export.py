@@ -74,6 +74,8 @@ def export_onnx(
     """
     from taskfit.inference.onnx_encoder import write_onnx
 
+    if rows is not None and rows < 1:
+        raise ConfigError(f"rows must be at least 1 (got {rows})")
     folder = Path(predictor)
     fitted = load_predictor(folder)
     if not isinstance(fitted, EncoderPredictor):

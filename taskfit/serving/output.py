@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfit.errors import DataError, ResourceError
-from taskfit.files import appearing, is_disk_full, remove_unfinished, write_text
+from taskfit.files import appearing, escaped, is_disk_full, remove_unfinished, write_text
 from taskfit.serving.inputs import InputFile
 
 if TYPE_CHECKING:
@@ -123,11 +123,11 @@ def write_shard(out: Path, number: int, rows: Sequence[Row | Unread], answers: S
         len(rows), sum(one.error is not None for one in answers), sum(one.cut_tokens > 0 for one in answers)
     )
     columns: dict[str, tuple[Any, list[Any]]] = {
-        "id": (pyarrow.string(), [row.id for row in rows]),
-        "answer": (pyarrow.string(), [None if one.error is not None else one.answer for one in answers]),
+        "id": (pyarrow.string(), [escaped(row.id) for row in rows]),
+        "answer": (pyarrow.string(), [None if one.error is not None else escaped(one.answer) for one in answers]),
         "probability": (pyarrow.float64(), [one.probability for one in answers]),
         "cut_tokens": (pyarrow.int32(), [one.cut_tokens for one in answers]),
-        "error": (pyarrow.string(), [one.error for one in answers]),
+        "error": (pyarrow.string(), [None if one.error is None else escaped(one.error) for one in answers]),
     }
     arrays = {name: pyarrow.array(values, kind) for name, (kind, values) in columns.items()}
     told = {"taskfit": json.dumps({"format": FORMAT, **asdict(counts)})}

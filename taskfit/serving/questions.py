@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskfit.tasks.identity import DEFAULT_ID_FIELD, canonical_json
 from taskfit.tasks.task import Row
-from taskfit.tasks.template import names_in
+from taskfit.tasks.template import fields_read
 
 if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
@@ -48,8 +48,8 @@ def needed_fields(definition: TaskDefinition) -> frozenset[str] | None:
     sources = [definition.text, definition.messages or ""]
     for wording in definition.wordings:
         sources += [wording.prompt, wording.options or ""]
-    names = frozenset[str]().union(*(names_in(source) for source in sources if source))
-    return None if "row" in names else names
+    found = [fields_read(source) for source in sources if source]
+    return None if None in found else frozenset[str]().union(*(names for names in found if names is not None))
 
 
 def questions(rows: Sequence[Row | Unread], needed: frozenset[str] | None) -> list[Question]:

@@ -290,6 +290,8 @@ def _read_parquet(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
                 try:
                     if isinstance(fields, UnicodeDecodeError):
                         raise DataError(f"{place}: a text is not UTF-8 (byte {fields.start + 1})")
+                    if isinstance(fields, Exception):
+                        raise DataError(f"{place}: a value cannot be read: {fields}")
                     row: RawRow | BrokenRow = RawRow(cast("dict[str, Value]", plain_value(fields, place)), place)
                 except DataError as error:
                     row = BrokenRow(error)
@@ -299,10 +301,13 @@ def _read_parquet(stream: BinaryIO, path: Path) -> Iterator[RawRow | BrokenRow]:
 
 
 def _batch_rows(batch: Any) -> Iterator[object]:
-    """Yield the rows of a pyarrow batch; in place of one that holds a text that is not UTF-8, the error."""
+    """Yield the rows of a pyarrow batch; in place of one that Python cannot hold, the error.
+
+    That is a text that is not UTF-8, a date beyond the year 9999, or a time zone that nobody knows.
+    """
     try:
         rows = batch.to_pylist()
-    except UnicodeDecodeError as error:
+    except (ValueError, OverflowError, KeyError) as error:  # pyarrow's own errors are some of these
         if batch.num_rows == 1:
             yield error
             return

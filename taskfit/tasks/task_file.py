@@ -283,6 +283,9 @@ class _Reader:
             return None, {}
         texts: dict[str, str] = {}
         if isinstance(value, dict):
+            for key, text in value.items():
+                if not isinstance(text, str | int | float):
+                    self.faults.add(f"{where}.{key} must be the text of a label (got {text!r})")
             texts = {key: str(text).strip() for key, text in value.items()}
             names = list(value)
         elif isinstance(value, list) and all(isinstance(item, str | int | float | bool) for item in value):
@@ -341,6 +344,8 @@ class _Reader:
             if not isinstance(entry.get(key), str) or not str(entry[key]).strip():
                 self.faults.add(f"{where}: `{key}` must be a Jinja2 text (got {entry.get(key)!r})")
         _, own_texts = self._labels(entry.get("labels"), f"{where}.labels")
+        if isinstance(entry.get("labels"), list):
+            self.faults.add(f"{where}.labels must map each label value to its text (got {entry['labels']!r})")
         return Wording(
             name=str(entry.get("name", f"wording {number + 1}")),
             prompt=self._checked_source(str(entry.get("prompt") or ""), f"{where}.prompt", may_be_field=False),

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from taskfit.tasks.sandbox import TemplateEnvironment
 
-__all__ = ["check_template", "evaluate", "field_source", "names_in", "plain_source", "render", "single_expression"]
+__all__ = [
+    "check_template",
+    "evaluate",
+    "field_source",
+    "fields_read",
+    "names_in",
+    "plain_source",
+    "render",
+    "single_expression",
+]
 
 MAX_SOURCE_LENGTH = 100_000
 _MAX_ITEMS = 10_000
@@ -112,6 +121,28 @@ def names_in(source: str) -> frozenset[str]:
 
     check_template(source)
     return frozenset(meta.find_undeclared_variables(_parsed(source)) - _OWN_NAMES)
+
+
+@lru_cache(maxsize=1024)
+def fields_read(source: str) -> frozenset[str] | None:
+    """Return the fields that decide what ``source`` renders to; None where any field may: it reads ``row`` as a whole.
+
+    >>> sorted(fields_read('{{ a }} {{ row["b c"] }}')), fields_read("{{ row | length }}")
+    (['a', 'b c'], None)
+    """
+    from jinja2 import nodes
+
+    tree = _parsed(source)
+    taken = [
+        (node.node, node.arg.value if isinstance(node.arg, nodes.Const) else None)
+        for node in tree.find_all(nodes.Getitem)
+    ]
+    taken += [(node.node, node.attr) for node in tree.find_all(nodes.Getattr)]
+    of_row = [key for node, key in taken if isinstance(node, nodes.Name) and node.name == "row"]
+    mentions = sum(node.name == "row" for node in tree.find_all(nodes.Name))
+    chooses_by_row = any(node.name == "choice" for node in tree.find_all(nodes.Filter))
+    plain = [key for key in of_row if isinstance(key, str) and not hasattr(dict, key)]  # row.items() reads all
+    return None if chooses_by_row or len(plain) < mentions else names_in(source) | frozenset(plain)
 
 
 def field_source(text: str) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["read_yaml"]
 
 MAX_BYTES = 10_000_000
+MAX_VALUES = 1_000_000
+"""A few lines of aliases of aliases can stand for more values than any memory holds."""
 
 _SCALARS = {
     "merge": re.compile(r"^<<$"),
@@ -44,7 +46,10 @@ def read_yaml(path: Path) -> Value:
                 f"{path}: larger than {MAX_BYTES} bytes; rows belong in files of their own, named under `data`"
             )
         text = path.read_text(encoding="utf-8-sig")
-        return cast("Value", yaml.load(text, Loader=_loader()))
+        value = cast("Value", yaml.load(text, Loader=_loader()))
+        if _size(value, {}) > MAX_VALUES:
+            raise TaskError(f"{path}: aliases make more than {MAX_VALUES} values of it")
+        return value
     except FileNotFoundError:
         near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else ""
         raise TaskError(
@@ -56,6 +61,17 @@ def read_yaml(path: Path) -> Value:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise TaskError(f"{path}: broken YAML: {' '.join(str(error).split())}") from error
+
+
+def _size(value: Value, known: dict[int, int]) -> int:
+    """Return how many values there are where each alias stands for a copy."""
+    if not isinstance(value, list | dict):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MAX_VALUES + 1  # met again inside itself: without end
+        items = value if isinstance(value, list) else list(value.values())
+        known[id(value)] = 1 + sum(_size(item, known) for item in items)
+    return known[id(value)]
 
 
 @lru_cache(maxsize=1)
@@ -70,9 +86,23 @@ def _loader() -> type[yaml.SafeLoader]:
     for name, pattern in _SCALARS.items():
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", pattern, None)
     Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+    Loader.add_constructor("tag:yaml.org,2002:str", _sound_text)
     for tag in ("!Template", "!TemplateMetadata"):
         Loader.add_constructor(tag, _unique_mapping)
     return Loader
+
+
+def _sound_text(loader: yaml.SafeLoader, node: yaml.Node) -> str:
+    """Refuse what an escape can write, and no file name, and no UTF-8, can hold."""
+    import yaml
+
+    if not isinstance(node, yaml.ScalarNode):
+        raise yaml.constructor.ConstructorError(None, None, "expected a text", node.start_mark)
+    text = cast("str", loader.construct_scalar(node))
+    if "\0" in text or text.encode("utf-8", "ignore").decode() != text:
+        problem = "a text holds NUL, or half of a surrogate pair"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return text
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.Node) -> dict[str, Value]:

@@ -67,6 +67,23 @@ def test_the_teacher_is_asked_only_where_the_student_is_in_doubt() -> None:
     assert cascade.notes == (f"cascade: rows answered by student {40 - len(teacher.asked)}, teacher 10, person 0",)
 
 
+def test_rows_of_one_id_keep_their_own_answers() -> None:
+    """Files of rows that all number from 1 are predicted together; only the row in doubt gets the teacher's word."""
+    cascade = _cascade(Sayer(set(range(0, 1000, 4))), Sayer(set()))
+    sure, doubtful = (next(row for row in TASK.test if int(row.id[-3:]) % 4 == rest) for rest in (1, 0))
+    alone = [one.answer for row in (sure, doubtful) for one in cascade.predict([row])]
+
+    class OneId(Sayer):
+        def predict(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+            own = {sure.fields["text"]: sure, doubtful.fields["text"]: doubtful}
+            yield from (replace(one, row_id="1") for one in super().predict([own[row.fields["text"]] for row in rows]))
+
+    cascade.student, cascade.teacher = OneId(set(range(0, 1000, 4))), OneId(set())
+    found = list(cascade.predict([Row("1", sure.fields), Row("1", doubtful.fields)]))
+    assert [one.answer for one in found] == alone
+    assert [one.tokens_in for one in found] == [5, 10]
+
+
 def test_a_person_gets_what_neither_is_sure_of() -> None:
     """Both are often wrong where they are unsure: these rows come without an answer, and say why."""
     unsure = set(range(0, 1000, 4))

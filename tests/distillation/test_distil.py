@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,14 @@ import pytest
 from taskfit.distillation import teach as teach_module
 from taskfit.distillation.annotate import annotate
 from taskfit.distillation.config import AnnotateConfig
+from taskfit.distillation.data_file import answer_field, write_data
 from taskfit.distillation.distil import Distil, StepByStep
-from taskfit.distillation.ledger import open_ledger
+from taskfit.distillation.labelling import label_rows
+from taskfit.distillation.ledger import Label, open_ledger
+from taskfit.distillation.report import make_report
 from taskfit.distillation.review import read_review, reviewed
 from taskfit.distillation.teacher import Teacher
-from taskfit.distillation.teacher_answers import read_answers
+from taskfit.distillation.teacher_answers import _with_share, read_answers
 from taskfit.errors import ConfigError, DataError, StudyError
 from taskfit.models.work import Work
 from taskfit.strategy.contract import Budget, Prediction
@@ -27,8 +31,10 @@ from taskfit.strategy.manifest import read_manifest
 from taskfit.strategy.predictor import load_predictor
 from taskfit.studies.needs import check_task, labels_used, other_data
 from taskfit.tasks import load_task
+from taskfit.tasks.reading import read_file
 from taskfit.tasks.sources import FileSource
 from taskfit.tasks.task import Row, Task
+from taskfit.tasks.template import field_source
 from tests.tuning.keyword_task import tiny_model
 
 WORDS = {"good": ("great", "warm", "bright"), "bad": ("awful", "cold", "dull")}
@@ -502,3 +508,81 @@ def test_a_reviewed_choice_must_be_one_of_the_rows_own_options(tmp_path: Path) -
         path.write_text("id,person\nr1,b1\nr2,b2\n", encoding="utf-8")
         assert read_review(path, definition, ledger) == 2
         assert reviewed(ledger.connection) == {"r1": "b1", "r2": "b2"}
+
+
+def test_shares_of_all_rows_count_those_that_the_teacher_gave_no_label(path: Path, tmp_path: Path) -> None:
+    """A teacher that answers only what is good makes nothing of the corpus better: half of it is bad."""
+    task = load_task(path)
+    rows = [Row(f"u{number}", record(number + 500)) for number in range(400)]
+    only_good = Sayer(task, lambda row: "good" if number_of(row) % 2 == 0 else "")
+    with open_ledger(tmp_path / "labels", {"task": "one"}) as ledger:
+        ledger.fill({"human": task.validation, "audit": rows[:40], "train": rows[40:]})
+        label_rows(ledger, only_good, lambda line: None)
+        report, _ = make_report(task, ledger, only_good, {}, AnnotateConfig(count=400))
+        reviewed_rows = {row.id: "good" for row in rows[:20:2]}
+        of_labelled, _ = make_report(task, ledger, only_good, reviewed_rows, AnnotateConfig(count=400))
+    assert report.attempts == {"accepted": 220, "no valid answer": 220}
+    assert report.corpus["good"].machine == 0.5
+    found = report.corpus["good"].interval
+    assert (found.value, found.low < 0.5 < found.high) == (0.5, True)
+    assert any("rows that the teacher could label: 220 others" in warning for warning in of_labelled.warnings)
+    assert not any("could label" in warning for warning in report.warnings)
+
+
+def test_ids_that_stand_on_audit_rows_and_on_the_tasks_own_are_named(path: Path, tmp_path: Path) -> None:
+    """Files that each number from 1 must not look like a damaged ledger."""
+    write(path.with_name("validation.jsonl"), ({"id": f"{n}", **record(n + 40)} for n in range(40)))
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in path.with_name(f"{split}.jsonl").read_text().splitlines()]
+        write(path.with_name(f"{split}.jsonl"), ({"id": f"{split} {n}", **row} for n, row in enumerate(rows)))
+    write(path.with_name("more.jsonl"), ({"id": f"{n}", "text": f"text {n}"} for n in range(30)))
+    with pytest.raises(StudyError, match="stands on a row to label and on another"):
+        annotate(path, Teacher(parse("majority"), None, None), tmp_path / "out", AnnotateConfig(count=30, audit=29))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(StudyError, match="out is a file"):
+        annotate(path, Teacher(parse("majority"), None, None), tmp_path / "out", AnnotateConfig(count=30))
+
+
+def test_columns_of_mixed_values_become_text_in_parquet_and_others_stay(path: Path, tmp_path: Path) -> None:
+    definition = load_task(path).definition
+    values: list[dict[str, Any]] = [
+        {"mixed": "one", "large": 2**70, "number": 1.5},
+        {"mixed": 2.5, "large": 1, "number": 2.5},
+    ]
+    labels = [Label(Row(f"{n}", fields), "train", "good", None, "", 0, 0, 0) for n, fields in enumerate(values)]
+    write_data(tmp_path / "a.parquet", definition, labels, {}, {}, has_rationales=False)
+    found = [raw.fields for raw in read_file(tmp_path / "a.parquet")]
+    assert [row["mixed"] for row in found] == ["one", "2.5"]
+    assert [row["large"] for row in found] == [str(2**70), "1"]
+    assert [row["number"] for row in found] == [1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [("label", "label"), ("Right answer", "Right answer"), ("{{ a }}{{ b }}", "label")],
+)
+def test_labels_stand_in_the_field_that_the_task_reads(path: Path, target: str, field: str) -> None:
+    definition = replace(load_task(path).definition, references=(field_source(target),))
+    assert answer_field(definition) == field
+
+
+@pytest.mark.parametrize(
+    ("strategy", "may"),
+    [("zero-shot", False), ("zero-shot(calibrate=auto)", True), ("few-shot(k=2)", True)],
+)
+def test_a_saved_teacher_that_chose_on_validation_may_have_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, may: bool
+) -> None:
+    named = SimpleNamespace(strategy=strategy)
+    monkeypatch.setattr("taskfit.distillation.teacher.read_manifest", lambda folder: named)
+    assert Teacher(None, tmp_path, None).may_have_learnt is may
+
+
+def test_an_answer_whose_probability_is_rounded_to_1_gets_its_calibrated_share_too() -> None:
+    """It would otherwise be learnt as certain, beside answers a millionth less sure that are not."""
+    assert _with_share({"a": 1.0, "b": 0.0, "c": 0.0}, "a", 0.8) == pytest.approx({"a": 0.8, "b": 0.1, "c": 0.1})
+    assert _with_share({"a": 0.9, "b": 0.1, "c": 0.0}, "a", 0.8) == pytest.approx({"a": 0.8, "b": 0.2, "c": 0.0})
+    assert _with_share({"a": 1.0}, "a", 0.8) == {"a": 1.0}

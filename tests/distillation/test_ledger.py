@@ -50,6 +50,18 @@ def test_labels_are_kept_together_or_not_at_all(tmp_path: Path) -> None:
         assert ledger.counts()["leased"] == 2
 
 
+def test_halves_of_surrogate_pairs_are_kept_as_escapes(tmp_path: Path) -> None:
+    """A service can answer with them, and SQLite cannot hold them; the answer was paid for."""
+    with open_ledger(tmp_path, IDENTITY) as ledger:
+        _filled(ledger)
+        first, second = ledger.lease(2)
+        ledger.accept([Prediction(first.id, "yes\ud83d", raw="\udc00 yes")])
+        ledger.fail(second.id, "no valid answer", "\ud83d", is_final=True)
+        (label,) = ledger.labels("train")
+        assert (label.answer, label.raw) == ("yes\\ud83d", "\\udc00 yes")
+        assert ledger.failures() == [(second.id, "no valid answer", "\\ud83d")]
+
+
 def test_rows_of_a_dead_worker_are_open_again(tmp_path: Path) -> None:
     """The lock of its file ended with it; the attempt says killed, and does not count against the row."""
     with open_ledger(tmp_path, IDENTITY) as ledger:

@@ -23,7 +23,8 @@ from taskfit.serving.bulk import Progress, predict_rows
 from taskfit.serving.shard import predict_shard
 from taskfit.strategy.manifest import read_manifest
 from taskfit.strategy.predictor import load_predictor
-from taskfit.tasks import Row, rows_from
+from taskfit.tasks import Row, TaskDefinition, Wording, rows_from
+from taskfit.tasks.template import field_source
 from tests.cli.conftest import topic_rows, write_rows
 from tests.serving.conftest import Slow, contents, table
 
@@ -78,6 +79,19 @@ def test_what_is_asked_twice_is_predicted_once(saved: Path, tmp_path: Path, monk
     found = table(tmp_path / "out")
     assert [row["id"] for row in found] == [row["id"] for row in rows]
     assert all(found[number]["probability"] == found[number % 7]["probability"] for number in range(60))
+
+
+def test_rows_that_differ_in_a_field_taken_from_row_are_asked_each() -> None:
+    """`input: Customer query` reads `row["Customer query"]`, as such a name is none of Jinja's."""
+    source = field_source("Customer query")
+    wording = Wording("default", f"{source}\nAnswer:", "{{ label }}", {})
+    definition = TaskDefinition(
+        "topics", "classification", (wording,), source, ("{{ label }}",), ("food", "music"), ("accuracy",)
+    )
+    rows = [Row(text, {"Customer query": text, "other": 1}) for text in ("soup", "song", "soup")]
+    answers = predict_shard(Slow(definition), rows)
+    alone = [predict_shard(Slow(definition), [row])[0] for row in rows]
+    assert answers == alone and answers[0] != answers[1]
 
 
 def test_long_questions_go_before_short_ones(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +193,14 @@ def test_rows_that_cannot_be_read_are_written_with_their_reason(saved: Path, tmp
     assert [row["error"] is None for row in found] == [True, False, False, False, True, True]
     assert found[1]["error"].startswith("not UTF-8 (byte 22")
     assert counts.failed == 3
+
+
+def test_halves_of_surrogate_pairs_are_written_as_escapes(saved: Path, tmp_path: Path) -> None:
+    """A key of a broken line, or a service's answer, can hold what UTF-8 cannot."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"\\ud800": 1, "\\ud800": 2}\n{"text": "soup"}\n', encoding="utf-8")
+    assert predict_rows(saved, rows, tmp_path / "out").failed == 1
+    assert "the key '\\ud800' is there twice" in table(tmp_path / "out")[0]["error"]
 
 
 def test_broken_records_of_tables_do_not_end_the_file(saved: Path, tmp_path: Path) -> None:

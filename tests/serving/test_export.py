@@ -112,6 +112,13 @@ def test_what_is_no_encoder_or_of_other_labels_is_refused(
         export_onnx(fitted, load_task(other), tmp_path / "out")
 
 
+@pytest.mark.parametrize("rows", [0, -5])
+def test_a_number_of_rows_below_1_is_refused(saved: Path, task_file: Path, tmp_path: Path, rows: int) -> None:
+    """-5 would leave the last five rows out and judge by the others."""
+    with pytest.raises(ConfigError, match=f"rows must be at least 1 .got {rows}"):
+        export_onnx(saved, load_task(task_file), tmp_path / "out", rows=rows)
+
+
 def test_without_the_packages_the_command_to_install_them_is_told(
     exported: Path, fitted: Path, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,3 +196,19 @@ def test_a_line_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b"x" * (2**20 + 1)))
     with pytest.raises(DataError, match=r":1: a line is longer than 1 MiB"):
         fields_of(tmp_path / "rows.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pyarrow.array([0, 10**7], pyarrow.int32()).cast(pyarrow.date32()),
+        pyarrow.array([0, 2**62], pyarrow.duration("s")),
+        pyarrow.array([0, 1], pyarrow.timestamp("us", tz="Nowhere/Else")),
+    ],
+)
+def test_parquet_values_that_python_cannot_hold_are_data_errors(tmp_path: Path, values: pyarrow.Array) -> None:
+    """A date beyond the year 9999, a length of time beyond ours, a time zone that nobody knows."""
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": values}), path)
+    with pytest.raises(DataError, match=r"rows\.parquet\[[12]\]: a value"):
+        list(read_file(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_all_faults_are_reported_together(read) -> None:  # type: ignore[no-unty
         (BASE + "metrics: []\n", "metrics must be a list"),
         (BASE + "metrics: [accuracy, accuracy]\n", "there twice"),
         (BASE + "labels: [a, b, a]\n", "two labels have the same value 'a'"),
+        (BASE + "labels: {a: yes, b: }\n", "labels.b must be the text of a label (got None)"),
+        (BASE + "labels: {a: yes, b: [no]}\n", "labels.b must be the text of a label (got ['no'])"),
+        (
+            "name: t\nkind: classification\ndata: a.jsonl\n"
+            "templates: [{name: w, prompt: '{{ a }}', target: '{{ b }}', labels: [good, bad]}]\n",
+            "templates[0].labels must map each label value to its text",
+        ),
+        ('name: "\\ud800"\n', "half of a surrogate pair"),
+        (BASE.replace("rows.jsonl", '"rows\\0.jsonl"'), "a text holds NUL"),
         (BASE + "labels: {a: x, b: x}\n", "two labels have the same text 'x'"),
         (BASE + "labels: {a: x, b: ''}\n", "a label text is empty"),
         (BASE + "labels: 7\n", "labels must be a list"),
@@ -163,3 +173,14 @@ def test_every_default_metric_is_known_for_its_kind() -> None:
 def test_every_key_is_documented() -> None:
     """The table of keys is what the reference prints."""
     assert all(TASK_KEYS.values())
+
+
+@pytest.mark.parametrize(
+    "bomb", ["- &a [x, x]\n" + "".join(f"- &{b} [{f'*{a}, ' * 10}]\n" for a, b in pairwise("abcdefghi")), "- &a [*a]\n"]
+)
+def test_aliases_that_stand_for_too_much_are_refused(tmp_path: Path, bomb: str) -> None:
+    """A message that shows such a value would otherwise take all memory."""
+    path = tmp_path / "task.yaml"
+    path.write_text(bomb, encoding="utf-8")
+    with pytest.raises(TaskError, match="aliases make more than"):
+        read_yaml(path)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskfit.errors import TaskError
-from taskfit.tasks.template import check_template, evaluate, field_source, names_in, plain_source, render
+from taskfit.tasks.template import check_template, evaluate, field_source, fields_read, names_in, plain_source, render
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,3 +146,20 @@ def test_evaluate_gives_the_value_of_one_expression_and_else_the_text() -> None:
 def test_names_in_lists_the_fields_a_template_needs() -> None:
     """Local names and our own are no fields."""
     assert names_in("{% set x = a %}{{ x }} {{ b.c }} {{ row['d'] }} {{ answer_choices }}") == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("source", "fields"),
+    [
+        (field_source("Customer query"), {"Customer query"}),
+        ("{{ a }} {{ row.b }} {{ row['c d'] }}", {"a", "b", "c d"}),
+        ("{{ row | length }}", None),
+        ("{% for name in row %}{{ name }}{% endfor %}", None),
+        ("{% for name, value in row.items() %}{{ value }}{% endfor %}", None),
+        ("{{ row[a] }}", None),
+        ("{{ ['x', 'y'] | choice }} {{ a }}", None),
+    ],
+)
+def test_fields_read_are_those_that_decide_the_text(source: str, fields: set[str] | None) -> None:
+    """A field that is taken from `row` counts; where the row is read as a whole, any field may decide."""
+    assert fields_read(source) == fields
