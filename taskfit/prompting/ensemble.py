@@ -110,8 +110,10 @@ class PromptEnsemble:
     ) -> PreparedProgram:
         """Choose nothing, and say how much the wordings differ on validation."""
         rows = validation_rows(task, SPREAD_ROWS, seed)
+        if not rows:
+            return prepared
         members = cast("PreparedEnsemble", prepared).members
-        scores = [sum(row_scores(task.definition, member, rows, engine)) / max(1, len(rows)) for member in members]
+        scores = [sum(row_scores(task.definition, member, rows, engine)) / len(rows) for member in members]
         budget.say(spread_line("wordings", scores, len(rows)))
         return prepared
 

@@ -84,12 +84,12 @@ class ZeroShot:
         return self.answer == "score"
 
     def check(self, task: Task) -> None:
-        """Refuse a task without this wording.
+        """Refuse a task without this wording, or without rows where some must be asked.
 
         Raises:
-            ConfigError: it has fewer.
+            ConfigError: it has fewer, or none.
         """
-        check_wording(task.definition, self.wording)
+        _check_task(self, task)
 
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes."""
@@ -165,12 +165,12 @@ class FewShot:
         return self.answer == "score"
 
     def check(self, task: Task) -> None:
-        """Refuse a task without this wording.
+        """Refuse a task without this wording, or without rows where some must be asked.
 
         Raises:
-            ConfigError: it has fewer.
+            ConfigError: it has fewer, or none.
         """
-        check_wording(task.definition, self.wording)
+        _check_task(self, task)
 
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes."""
@@ -304,6 +304,16 @@ def _say_spread(program: ZeroShot | FewShot, task: Task, engine: Engine, seed: i
         found = prompt_spread(program, task, engine, seed=seed, draws=3, rows=program.spread)
         for line in found.lines():
             budget.say(line)
+
+
+def _check_task(program: ZeroShot | FewShot, task: Task) -> None:
+    check_wording(task.definition, program.wording)
+    asked = [name for name in ("calibrate", "spread") if getattr(program, name) not in ("none", 0)]
+    if asked and not (task.validation or task.train):
+        raise ConfigError(
+            f"{' and '.join(asked)}: the rows to ask about come from validation, and the task has none",
+            "name a file of labelled rows in the task file, or leave this out",
+        )
 
 
 def _check_calibrate(program: ZeroShot | FewShot, faults: Faults) -> None:

@@ -235,6 +235,9 @@ def test_an_ensemble_says_how_much_its_wordings_differ():
         is prepared
     )
     assert said == ["2 wordings score 0.333 to 0.333 on 6 validation rows (standard deviation 0.000)"]
+    bare = replace(task, splits=dict.fromkeys(task.splits, ()))
+    program.choose(prepared, bare, FakeEngine(respond), seed=0, budget=Budget(say=lambda s: said.append(s)))
+    assert len(said) == 1  # no rows, no figure
     one = replace(task, definition=replace(task.definition, wordings=task.definition.wordings[:1]))
     with pytest.raises(ConfigError, match="the task has 1"):
         program.prepare(one, seed=0)

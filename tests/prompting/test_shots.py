@@ -240,3 +240,16 @@ def test_calibration_is_for_tasks_with_options_and_batch_for_fixed_ones():
     assert parse("zero-shot").kinds == {"classification", "choice", "generation"}
     with pytest.raises(ConfigError, match="solves tasks of kind classification"):
         check_fit(parse("zero-shot(calibrate=batch)"), "choice", "decoder")
+
+
+@pytest.mark.parametrize(
+    "program", [*(ZeroShot(calibrate=method) for method in ("pmi", "contextual", "batch", "auto")), ZeroShot(spread=5)]
+)
+def test_what_must_ask_rows_refuses_a_task_without_any(program):
+    """A task of labels and unlabelled rows alone: there is nothing to calibrate on, and nothing to spread over."""
+    task = small_task("classification")
+    bare = replace(task, splits=dict.fromkeys(task.splits, ()))
+    with pytest.raises(ConfigError, match="the task has none"):
+        program.check(bare)
+    program.check(replace(bare, splits={**bare.splits, "train": task.train}))
+    ZeroShot().check(bare)
