@@ -157,11 +157,12 @@ def vote(answers: Sequence[Answer], values: Sequence[str] = ()) -> Answer:
     read = [answer for answer in answers if answer.is_parsed]
     if not read:
         return Answer("", is_parsed=False, raw=answers[0].raw)
-    counts = Counter(" ".join(answer.answer.split()).casefold() for answer in read)
+    ballots = [one.answer if one.answer in values else " ".join(one.answer.split()).casefold() for one in read]
+    counts = Counter(ballots)
     winner = counts.most_common(1)[0][0]  # of equals the first to be counted
     first: dict[str, Answer] = {}
-    for answer in read:
-        first.setdefault(" ".join(answer.answer.split()).casefold(), answer)
+    for ballot, answer in zip(ballots, read, strict=True):
+        first.setdefault(ballot, answer)
     given = {first[key].answer: count / len(read) for key, count in counts.items()}
     return Answer(first[winner].answer, dict.fromkeys(values, 0.0) | given, raw=first[winner].raw)
 

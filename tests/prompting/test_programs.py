@@ -339,3 +339,11 @@ def test_every_program_of_the_table_has_a_source():
     programs = [entry for entry in STRATEGIES.values() if entry.part == "program"]
     assert len(programs) == 9 and all(entry.source for entry in programs)
     assert Counter(entry.part for entry in STRATEGIES.values())["program"] == 9
+
+
+def test_options_that_differ_in_case_alone_have_votes_of_their_own():
+    """Free texts are folded before they are counted, options are not."""
+    ballots = [Answer("US"), Answer("us"), Answer("us")]
+    found = vote(ballots, ["us", "US"])
+    assert (found.answer, found.probabilities) == ("us", {"us": pytest.approx(2 / 3), "US": pytest.approx(1 / 3)})
+    assert vote(ballots).probabilities == {"US": 1.0}
