@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from taskfit.errors import ConfigError, PredictorError
+from taskfit.errors import ConfigError, DataError, PredictorError
 from taskfit.inference.requests import Generate, Score
 from taskfit.prompting.asking import CUE, stem, vote
 from taskfit.prompting.chain import TRIGGER, ChainOfThought, SelfConsistency
@@ -208,6 +208,25 @@ def test_an_ensemble_averages_log_probabilities():
     odds = outcome.answer.probabilities
     first, second, _ = task.definition.labels
     assert odds[first] / odds[second] == pytest.approx(2.718281828459045 ** ((5.9 - 0.2) / 2))
+
+
+def test_an_ensemble_knows_options_by_value_whatever_their_order():
+    """A wording may list the row's options in an order of its own; one that lists others is refused."""
+    task = small_task("choice")
+
+    def in_order(source):
+        second = replace(task.definition.wordings[1], options=source)
+        return replace(task, definition=replace(task.definition, wordings=(task.definition.wordings[0], second)))
+
+    def respond(request):
+        return scored(request, [-1.0 if "odd" in text else -3.0 for text in request.continuations])
+
+    [plain], _, _ = _run(PromptEnsemble(), "choice", respond, task=task)
+    [turned], _, _ = _run(PromptEnsemble(), "choice", respond, task=in_order("{{ options[1:] + options[:1] }}"))
+    assert turned.answer.answer == plain.answer.answer == "it is odd"
+    assert turned.answer.probabilities == pytest.approx(plain.answer.probabilities)
+    with pytest.raises(DataError, match="must have the same values"):
+        _run(PromptEnsemble(), "choice", respond, task=in_order("{{ options[1:] }}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
