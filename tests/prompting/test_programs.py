@@ -131,6 +131,35 @@ def test_votes_without_any_answer_are_no_answer():
     assert (tied.answer, tied.probabilities) == ("Six", {"Six": 0.5, "seven": 0.5})
 
 
+def _answers(targets, metric="exact_match"):
+    task = small_task("generation")
+    rows = tuple(replace(row, fields={**row.fields, "label": targets[n % 2]}) for n, row in enumerate(task.train))
+    definition = replace(task.definition, metrics=(metric,))
+    return replace(task, definition=definition, splits={**task.splits, "train": rows, "validation": rows})
+
+
+@pytest.mark.parametrize(
+    ("targets", "said", "answer"),
+    [
+        (("02139", "94110"), "The answer is 02139.", "02139"),
+        (("3.50", "12.25"), "The answer is 3.50.", "3.50"),
+        (("1,250", "$18"), "The answer is $1,250.00 a day.", "1250"),
+        (("1/2", "-7"), "The answer is 1/2 of it.", "1/2"),
+    ],
+)
+def test_zeros_of_codes_and_prices_are_kept(targets, said, answer):
+    """Right answers that have some could never be the same text otherwise; other numbers are read as numbers."""
+    [outcome], _, _ = _run(ChainOfThought(), "generation", _echo(said), task=_answers(targets))
+    assert outcome.answer.answer == answer
+
+
+def test_where_numbers_are_compared_zeros_do_not_matter():
+    """``numeric_match`` as the deciding metric: a number is read whatever its zeros."""
+    task = _answers(("3.50", "12.25"), "numeric_match")
+    [outcome], _, _ = _run(ChainOfThought(), "generation", _echo("The answer is $3.50 a day."), task=task)
+    assert outcome.answer.answer == "3.5"
+
+
 def test_least_to_most_solves_the_parts_in_order():
     """Each part is asked with the answers of those before it; the question comes last, in its own wording."""
 
