@@ -14,6 +14,7 @@ The rules, in this order, for every form:
    values: where a text is another option's value, it is read as a text.
 4. A *number* is the first one after the cue, or the one behind the last "=" there; without a cue the last one of the
    text. Currency, units, percent signs and separators of thousands are taken off: "$1,250.00 a day" is 1250.
+   ``\frac{1}{2}`` is 1/2.
 5. A *text* is what follows the cue to the end of its line, without quotes and a final full stop; without a cue there
    is none.
 
@@ -43,6 +44,7 @@ _CUE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _EMPHASIS = re.compile(r"\*\*|__|`|(?<!\w)\*|\*(?!\w)")
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>[-+−])?\s?[$€£¥]?\s?(?P<digits>\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?P<rest>\.\d+)?(?P<over>/\d+)?"
@@ -102,7 +104,7 @@ def read_number(text: str, *, needs_cue: bool = False) -> str | None:
     >>> read_number("She makes 9 * 2 = $18 every day. The answer is $1,018.50.")
     '1018.5'
     """
-    plain = _EMPHASIS.sub("", text).replace("\\$", "$").replace("\\,", "")
+    plain = _FRACTION.sub(r"\1/\2", _EMPHASIS.sub("", text).replace("\\$", "$").replace("\\,", ""))
     first = plain.strip().partition("\n")[0].rstrip(".")
     if not needs_cue and plain_number(first) is not None and not _BOXED.search(plain):
         return plain_number(first)

@@ -103,6 +103,8 @@ def test_a_number_is_read_whatever_stands_around_it(number, before, behind):
         ("v1.2b", None),
         ("no number", None),
         ("The answer is unknown, of 3", "3"),
+        (r"so \boxed{\frac{1}{2}}", "1/2"),
+        (r"The answer is $-\dfrac{3}{4}$.", "-3/4"),
     ],
 )
 def test_numbers_as_models_write_them(text, number):
