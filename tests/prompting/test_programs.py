@@ -395,3 +395,11 @@ def test_options_that_differ_in_case_alone_have_votes_of_their_own():
     found = vote(ballots, ["us", "US"])
     assert (found.answer, found.probabilities) == ("us", {"us": pytest.approx(2 / 3), "US": pytest.approx(1 / 3)})
     assert vote(ballots).probabilities == {"US": 1.0}
+
+
+@pytest.mark.parametrize("damage", [{"n": 0}, {"n": -2}, {"max_tokens": 0}])
+def test_a_folder_cannot_ask_for_no_chain(damage):
+    """Nothing could be voted on."""
+    saved = SelfConsistency().prepare(small_task("classification"), seed=0).to_json()
+    with pytest.raises(PredictorError, match="must be at least 1"):
+        SelfConsistency().restore(saved | damage)
