@@ -41,6 +41,7 @@ __all__ = ["FewShot", "PreparedShots", "ZeroShot", "shots_from_json"]
 _ALL_KINDS: frozenset[Kind] = frozenset({"classification", "choice", "generation"})
 _WITH_OPTIONS: frozenset[Kind] = frozenset({"classification", "choice"})
 _WITH_LABELS: frozenset[Kind] = frozenset({"classification"})
+_SPREAD_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,7 @@ def _say_spread(program: ZeroShot | FewShot, task: Task, engine: Engine, seed: i
     from taskfit.prompting.spread import prompt_spread
 
     if program.spread:
-        found = prompt_spread(program, task, engine, seed=seed, draws=3, rows=program.spread)
+        found = prompt_spread(program, task, engine, seed=seed, draws=_SPREAD_DRAWS, rows=program.spread)
         for line in found.lines():
             budget.say(line)
 
@@ -333,6 +334,7 @@ def _usage(program: ZeroShot | FewShot, definition: TaskDefinition, rows: int) -
     asks = 4.0 if definition.kind == "choice" and program.calibrate in ("contextual", "auto") else 1.0
     asks = 2.0 if definition.kind == "choice" and program.calibrate == "pmi" else asks
     fit = float(min(rows, MOST_ROWS)) * asks if program.calibrate in ("auto", "batch") else 0.0
+    fit += min(rows, program.spread) * (len(definition.wordings) + (_SPREAD_DRAWS - 1) * isinstance(program, FewShot))
     is_generated = definition.kind == "generation" or program.answer == "generate"
     by_row = getattr(program, "select", "") == "similar" or getattr(program, "order", "fixed") != "fixed"
     return Usage(requests=asks, is_generated=is_generated, fit_requests=fit, are_shots_shared=not by_row)

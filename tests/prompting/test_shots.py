@@ -18,11 +18,12 @@ from taskfit.prompting.examples import Examples
 from taskfit.prompting.options import default_unit, likeliest_option, option_scores, shares
 from taskfit.prompting.shots import FewShot, PreparedShots, ZeroShot
 from taskfit.strategy.check import check_fit
+from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.run_program import run_programs
 from taskfit.tasks.prompt import Shot
 from taskfit.tasks.task import Option, Row
-from taskfit.testing import FakeEngine, generated
+from taskfit.testing import FakeEngine, generated, scored
 from tests.strategy.small_tasks import small_task
 
 KINDS = ["classification", "choice", "generation"]
@@ -253,3 +254,18 @@ def test_what_must_ask_rows_refuses_a_task_without_any(program):
         program.check(bare)
     program.check(replace(bare, splits={**bare.splits, "train": task.train}))
     ZeroShot().check(bare)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("program", "variants"), [(ZeroShot(spread=5), 2), (FewShot(k=2, spread=5), 4)])
+def test_the_forecast_counts_what_the_spread_asks(program, variants, kind):
+    """Two wordings, and two more draws where examples are drawn, each on five rows: they are paid for."""
+    task = small_task(kind)
+    engine = FakeEngine(
+        lambda asked: (
+            scored(asked, [-1.0] * len(asked.continuations)) if isinstance(asked, Score) else generated(asked, "x")
+        )
+    )
+    program.choose(program.prepare(task, seed=0), task, engine, seed=0, budget=Budget())
+    assert len(engine.requests) == 5 * variants
+    assert program.usage(task.definition, len(task.validation)).fit_requests == len(engine.requests)
