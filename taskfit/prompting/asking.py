@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_type_hints
 
@@ -44,16 +45,32 @@ CUE = "Therefore, the answer is"
 """What makes a model say its answer after its reasoning. Source: Kojima et al. 2022, section 3."""
 
 _SAMPLE = 200
+_DIGITS_ALONE = re.compile(r"[^\d./]")
 _Flat = TypeVar("_Flat")
 
 
 def answer_form(task: Task) -> AnswerForm:
-    """Return what answers of the task look like: options, numbers (all targets of a sample are), or texts."""
+    """Return what answers of the task look like: options, numbers (all targets of a sample are), or texts.
+
+    Numbers are read as plain digits, without opening and closing zeros. Targets that have some ("02139", "3.50") are
+    texts, but where ``numeric_match`` decides: no answer read as a number could be the same text.
+    """
     definition = task.definition
     if definition.kind != "generation":
         return "option"
     targets = [definition.target_text(row) for row in (task.validation or task.train)[:_SAMPLE]]
-    return "number" if targets and all(plain_number(target) is not None for target in targets) else "text"
+    is_same: Callable[[str], bool] = _has_value if definition.metrics[:1] == ("numeric_match",) else _is_plain
+    return "number" if targets and all(map(is_same, targets)) else "text"
+
+
+def _has_value(target: str) -> bool:
+    return plain_number(target) is not None
+
+
+def _is_plain(target: str) -> bool:
+    """Return whether a target is a number whose digits are those that :func:`read_number` gives."""
+    plain = plain_number(target)
+    return plain is not None and _DIGITS_ALONE.sub("", plain) == _DIGITS_ALONE.sub("", target)
 
 
 def read_answer(
@@ -157,11 +174,12 @@ def vote(answers: Sequence[Answer], values: Sequence[str] = ()) -> Answer:
     read = [answer for answer in answers if answer.is_parsed]
     if not read:
         return Answer("", is_parsed=False, raw=answers[0].raw)
-    counts = Counter(" ".join(answer.answer.split()).casefold() for answer in read)
+    ballots = [one.answer if one.answer in values else " ".join(one.answer.split()).casefold() for one in read]
+    counts = Counter(ballots)
     winner = counts.most_common(1)[0][0]  # of equals the first to be counted
     first: dict[str, Answer] = {}
-    for answer in read:
-        first.setdefault(" ".join(answer.answer.split()).casefold(), answer)
+    for ballot, answer in zip(ballots, read, strict=True):
+        first.setdefault(ballot, answer)
     given = {first[key].answer: count / len(read) for key, count in counts.items()}
     return Answer(first[winner].answer, dict.fromkeys(values, 0.0) | given, raw=first[winner].raw)
 

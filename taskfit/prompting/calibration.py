@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast, get_args
 
-from taskfit.errors import Faults
+from taskfit.errors import Faults, PredictorError
 from taskfit.prompting.options import Unit, option_scores, shares
 from taskfit.tasks.task import Row
 
@@ -139,7 +139,13 @@ class ScoredRow:
 
 
 def calibrated(scores: Sequence[float], taken_off: Sequence[float]) -> tuple[float, ...]:
-    """Return the scores less the prior."""
+    """Return the scores less the prior.
+
+    Raises:
+        PredictorError: the prior, which may come from a folder, has another number of options.
+    """
+    if len(scores) != len(taken_off):
+        raise PredictorError(f"calibration has a prior of {len(taken_off)} numbers for {len(scores)} options")
     return tuple(score - other for score, other in zip(scores, taken_off, strict=True))
 
 
@@ -256,8 +262,12 @@ def calibration_from_json(values: object, faults: Faults) -> Calibration:
     if found is not None and not (isinstance(found, list) and all(_is_finite(value) for value in found)):
         faults.add("prior must be a list of finite numbers, or none")
         return Calibration()
+    listed = values.get("tried")
+    if not isinstance(listed, list):
+        faults.add(f"tried must be a list (got {type(listed).__name__})")
+        return Calibration()
     numbers = None if found is None else tuple(map(float, found))
-    tried = tuple(_tried(one, faults) for one in values.get("tried") or ())
+    tried = tuple(_tried(one, faults) for one in listed)
     return Calibration(cast("Unit", unit), cast("Method", method), numbers, str(values.get("premise", "")), tried)
 
 

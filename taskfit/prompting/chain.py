@@ -305,6 +305,8 @@ def _restored(values: Mapping[str, Value]) -> PreparedChain:
     faults_of += [name for name, value in rates.items() if not isinstance(value, int | float)]
     for name in faults_of:
         faults.add(f"{name} must be a number (got {values.get(name)!r})")
+    for name in ("n", "max_tokens"):
+        check_at_least(name, numbers[name], 1, faults)
     form, answer = values.get("form"), values.get("answer")
     if form not in get_args(AnswerForm) or answer not in get_args(AnswerBy):
         faults.add(f"form and answer must be known ones (got {form!r} and {answer!r})")

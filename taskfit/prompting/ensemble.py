@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from taskfit.errors import ConfigError, Faults, PredictorError
+from taskfit.errors import ConfigError, DataError, Faults, PredictorError
 from taskfit.inference.requests import Score, Scored
 from taskfit.prompting.asking import AnswerBy, ask, check_at_least, generated_text, read_answer, vote
 from taskfit.prompting.calibration import Calibration
@@ -110,8 +110,10 @@ class PromptEnsemble:
     ) -> PreparedProgram:
         """Choose nothing, and say how much the wordings differ on validation."""
         rows = validation_rows(task, SPREAD_ROWS, seed)
+        if not rows:
+            return prepared
         members = cast("PreparedEnsemble", prepared).members
-        scores = [sum(row_scores(task.definition, member, rows, engine)) / max(1, len(rows)) for member in members]
+        scores = [sum(row_scores(task.definition, member, rows, engine)) / len(rows) for member in members]
         budget.say(spread_line("wordings", scores, len(rows)))
         return prepared
 
@@ -154,10 +156,15 @@ class PreparedEnsemble:
         )
         given = cast("tuple[Scored, ...]", (yield asked))
         logs = [
-            [math.log(max(share, 1e-300)) for share in shares(member.calibration.scores(own, scored))]
+            {
+                option.value: math.log(max(share, 1e-300))
+                for option, share in zip(own, shares(member.calibration.scores(own, scored)), strict=True)
+            }
             for member, own, scored in zip(self.members, options, given, strict=True)
         ]
-        means = [math.fsum(column) / len(logs) for column in zip(*logs, strict=True)]
+        if any(one.keys() != logs[0].keys() for one in logs):
+            raise DataError("prompt-ensemble: the wordings' options must have the same values, in whatever order")
+        means = [math.fsum(one[option.value] for one in logs) / len(logs) for option in options[0]]
         return likeliest_option(options[0], means)
 
     def _voted(self, definition: TaskDefinition, row: Row, texts: list[str]) -> Answer:

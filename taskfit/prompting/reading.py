@@ -9,10 +9,12 @@ The rules, in this order, for every form:
    "####". Without a cue the whole text is read, then its first line, then its last line; of reasoning nothing is, for
    a chain that broke off has not answered.
 3. An *option* is read as the whole of it, as a letter ("(B)", "B.", "option B"), as what it begins with, or as the
-   only option it mentions. Case, white space, quotes and the punctuation around it do not count; a mention right
-   after "not" is none. "(A) or (B)" is no answer.
+   only option it mentions. White space, quotes and the punctuation around it do not count, nor does case, but where
+   only it tells two options apart; a mention right after "not" is none. "(A) or (B)" is no answer. Texts go before
+   values: where a text is another option's value, it is read as a text.
 4. A *number* is the first one after the cue, or the one behind the last "=" there; without a cue the last one of the
    text. Currency, units, percent signs and separators of thousands are taken off: "$1,250.00 a day" is 1250.
+   ``\frac{1}{2}`` is 1/2.
 5. A *text* is what follows the cue to the end of its line, without quotes and a final full stop; without a cue there
    is none.
 
@@ -24,7 +26,7 @@ Sources of the cues: Kojima et al. 2022, section 3 and appendix A.6; Suzgun et a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +44,7 @@ _CUE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _EMPHASIS = re.compile(r"\*\*|__|`|(?<!\w)\*|\*(?!\w)")
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>[-+−])?\s?[$€£¥]?\s?(?P<digits>\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?P<rest>\.\d+)?(?P<over>/\d+)?"
@@ -101,7 +104,7 @@ def read_number(text: str, *, needs_cue: bool = False) -> str | None:
     >>> read_number("She makes 9 * 2 = $18 every day. The answer is $1,018.50.")
     '1018.5'
     """
-    plain = _EMPHASIS.sub("", text).replace("\\$", "$").replace("\\,", "")
+    plain = _FRACTION.sub(r"\1/\2", _EMPHASIS.sub("", text).replace("\\$", "$").replace("\\,", ""))
     first = plain.strip().partition("\n")[0].rstrip(".")
     if not needs_cue and plain_number(first) is not None and not _BOXED.search(plain):
         return plain_number(first)
@@ -186,12 +189,29 @@ def _option_in(piece: str, options: Sequence[Option]) -> str | None:
 
 
 def _whole(piece: str, options: Sequence[Option]) -> str | None:
-    """Read a piece that is an option's text or value and nothing else."""
-    return _by_name(options).get(_folded(piece))
+    """Read a piece that is an option's text or value and nothing else; case counts where only it tells two apart."""
+    exact = _named(options, _trimmed).get(_trimmed(piece))
+    return exact if exact is not None else _by_name(options).get(_folded(piece))
 
 
 def _by_name(options: Sequence[Option]) -> dict[str, str]:
-    return {name: option.value for option in reversed(options) for name in _names(option)}
+    """Return what options are called, without case, to their values; a name that two share is none."""
+    return _named(options, _folded)
+
+
+def _named(options: Sequence[Option], written: Callable[[str], str]) -> dict[str, str]:
+    """Return names to values: the texts, which a model was asked for, and the values that are no other's text."""
+    texts = _unshared((written(option.text), option.value) for option in options)
+    taken = {written(option.text) for option in options}
+    values = _unshared((written(option.value), option.value) for option in options)
+    return {**texts, **{name: value for name, value in values.items() if name not in taken}}
+
+
+def _unshared(names: Iterable[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, set[str]] = {}
+    for name, value in names:
+        found.setdefault(name, set()).add(value)
+    return {name: next(iter(values)) for name, values in found.items() if name and len(values) == 1}
 
 
 def _lettered(piece: str, options: Sequence[Option]) -> str | None:
@@ -225,14 +245,14 @@ def _mentioned(folded: str, whole: dict[str, str]) -> set[str]:
     return values
 
 
-def _names(option: Option) -> tuple[str, ...]:
-    names = (_folded(option.text), _folded(option.value))
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
 def _folded(text: str) -> str:
     """Return the text without case, edge punctuation and runs of white space; brackets that enclose all of it go."""
-    text = " ".join(text.split()).strip(_EDGES).casefold()
+    return _trimmed(text).casefold()
+
+
+def _trimmed(text: str) -> str:
+    """Return the text as :func:`_folded` does, but with its case."""
+    text = " ".join(text.split()).strip(_EDGES)
     if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and not set(text[1:-1]) & set(_BRACKETS):
         return text[1:-1].strip(_EDGES)
     return text

@@ -41,6 +41,7 @@ __all__ = ["FewShot", "PreparedShots", "ZeroShot", "shots_from_json"]
 _ALL_KINDS: frozenset[Kind] = frozenset({"classification", "choice", "generation"})
 _WITH_OPTIONS: frozenset[Kind] = frozenset({"classification", "choice"})
 _WITH_LABELS: frozenset[Kind] = frozenset({"classification"})
+_SPREAD_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ class ZeroShot:
         return self.answer == "score"
 
     def check(self, task: Task) -> None:
-        """Refuse a task without this wording.
+        """Refuse a task without this wording, or without rows where some must be asked.
 
         Raises:
-            ConfigError: it has fewer.
+            ConfigError: it has fewer, or none.
         """
-        check_wording(task.definition, self.wording)
+        _check_task(self, task)
 
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes."""
@@ -165,12 +166,12 @@ class FewShot:
         return self.answer == "score"
 
     def check(self, task: Task) -> None:
-        """Refuse a task without this wording.
+        """Refuse a task without this wording, or without rows where some must be asked.
 
         Raises:
-            ConfigError: it has fewer.
+            ConfigError: it has fewer, or none.
         """
-        check_wording(task.definition, self.wording)
+        _check_task(self, task)
 
     def usage(self, definition: TaskDefinition, rows: int) -> Usage:
         """Return what a row takes."""
@@ -301,9 +302,19 @@ def _say_spread(program: ZeroShot | FewShot, task: Task, engine: Engine, seed: i
     from taskfit.prompting.spread import prompt_spread
 
     if program.spread:
-        found = prompt_spread(program, task, engine, seed=seed, draws=3, rows=program.spread)
+        found = prompt_spread(program, task, engine, seed=seed, draws=_SPREAD_DRAWS, rows=program.spread)
         for line in found.lines():
             budget.say(line)
+
+
+def _check_task(program: ZeroShot | FewShot, task: Task) -> None:
+    check_wording(task.definition, program.wording)
+    asked = [name for name in ("calibrate", "spread") if getattr(program, name) not in ("none", 0)]
+    if asked and not (task.validation or task.train):
+        raise ConfigError(
+            f"{' and '.join(asked)}: the rows to ask about come from validation, and the task has none",
+            "name a file of labelled rows in the task file, or leave this out",
+        )
 
 
 def _check_calibrate(program: ZeroShot | FewShot, faults: Faults) -> None:
@@ -323,6 +334,7 @@ def _usage(program: ZeroShot | FewShot, definition: TaskDefinition, rows: int) -
     asks = 4.0 if definition.kind == "choice" and program.calibrate in ("contextual", "auto") else 1.0
     asks = 2.0 if definition.kind == "choice" and program.calibrate == "pmi" else asks
     fit = float(min(rows, MOST_ROWS)) * asks if program.calibrate in ("auto", "batch") else 0.0
+    fit += min(rows, program.spread) * (len(definition.wordings) + (_SPREAD_DRAWS - 1) * isinstance(program, FewShot))
     is_generated = definition.kind == "generation" or program.answer == "generate"
     by_row = getattr(program, "select", "") == "similar" or getattr(program, "order", "fixed") != "fixed"
     return Usage(requests=asks, is_generated=is_generated, fit_requests=fit, are_shots_shared=not by_row)

@@ -57,7 +57,7 @@ def part_name(part: object, *, with_defaults: bool = False) -> str:
         with_defaults: show also parameters that have their default value.
     """
     shown = [
-        f"{parameter.name}={format_value(getattr(part, parameter.name))}"
+        f"{parameter.name}={_shown(getattr(part, parameter.name), with_defaults=with_defaults)}"
         for parameter in parameters_of(type(part)).values()
         if with_defaults or parameter.is_required or getattr(part, parameter.name) != parameter.default
     ]
@@ -65,8 +65,12 @@ def part_name(part: object, *, with_defaults: bool = False) -> str:
     return f"{name}({', '.join(shown)})" if shown else name
 
 
+def _shown(value: object, *, with_defaults: bool) -> str:
+    return full_name(value) if with_defaults and isinstance(value, Strategy) else format_value(value)
+
+
 def full_name(strategy: Strategy) -> str:
-    """Return the strategy's name with every parameter spelled out.
+    """Return the strategy's name with every parameter spelled out, those of strategies in it too.
 
     It is what is stored beside results: it keeps its meaning when a later version changes a default.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def check_may_ask(folder: Path, name: str) -> None:
         key = f" and the key in {service.key}" if service.key else ""
         raise PredictorError(
             f"{folder} asks the service {service.host}: the rows{key} would be sent there",
-            f"If you mean it, name the model yourself: --model '{name}'",
+            f"If you mean it, name the model yourself: --model {shlex.quote(name)}",
         )
 
 

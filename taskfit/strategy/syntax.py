@@ -29,7 +29,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
-_LONGEST = 2000
+_LONGEST = 4000
 _DEEPEST = 8
 
 

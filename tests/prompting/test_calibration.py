@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfit.errors import Faults
+from taskfit.errors import Faults, PredictorError
 from taskfit.inference.requests import Scored
 from taskfit.prompting.calibrating import choose_calibration, prefix_note
 from taskfit.prompting.calibration import (
@@ -220,7 +220,19 @@ def test_a_calibration_goes_through_json_and_damage_is_refused():
     assert calibration_from_json(found.to_json() | {"premise": "Label:"}, Faults("")) == replace(
         found, premise="Label:"
     )
-    for damage in ({"prior": [math.nan]}, {"prior": 3}, {"normalise": "x"}, {"tried": [{"nll": 1}]}):
+    for damage in ({"prior": [math.nan]}, {"prior": 3}, {"normalise": "x"}, {"tried": [{"nll": 1}]}, {"tried": 5}):
         faults = Faults("x")
         calibration_from_json(found.to_json() | damage, faults)
         assert len(faults.messages) == 1
+
+
+@pytest.mark.parametrize("damage", [{"prior": [0.5]}, {"prior": None}])
+def test_a_prior_of_another_length_is_refused(damage):
+    """A folder from elsewhere may hold anything; its numbers are no labels' until they are as many."""
+    task = small_task("classification", validation=24)
+    strategy = ZeroShot(calibrate="batch")
+    engine = FakeEngine(_lean)
+    saved = strategy.choose(strategy.prepare(task, seed=0), task, engine, seed=0, budget=Budget()).to_json()
+    restored = strategy.restore({**saved, "calibration": {**saved["calibration"], **damage}})
+    with pytest.raises(PredictorError, match="numbers for 3 options"):
+        run_programs(task.definition, restored, task.test[:1], engine)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from taskfit.errors import ConfigError, PredictorError
+from taskfit.errors import ConfigError, DataError, PredictorError
 from taskfit.inference.requests import Generate, Score
 from taskfit.prompting.asking import CUE, stem, vote
 from taskfit.prompting.chain import TRIGGER, ChainOfThought, SelfConsistency
@@ -131,6 +131,35 @@ def test_votes_without_any_answer_are_no_answer():
     assert (tied.answer, tied.probabilities) == ("Six", {"Six": 0.5, "seven": 0.5})
 
 
+def _answers(targets, metric="exact_match"):
+    task = small_task("generation")
+    rows = tuple(replace(row, fields={**row.fields, "label": targets[n % 2]}) for n, row in enumerate(task.train))
+    definition = replace(task.definition, metrics=(metric,))
+    return replace(task, definition=definition, splits={**task.splits, "train": rows, "validation": rows})
+
+
+@pytest.mark.parametrize(
+    ("targets", "said", "answer"),
+    [
+        (("02139", "94110"), "The answer is 02139.", "02139"),
+        (("3.50", "12.25"), "The answer is 3.50.", "3.50"),
+        (("1,250", "$18"), "The answer is $1,250.00 a day.", "1250"),
+        (("1/2", "-7"), "The answer is 1/2 of it.", "1/2"),
+    ],
+)
+def test_zeros_of_codes_and_prices_are_kept(targets, said, answer):
+    """Right answers that have some could never be the same text otherwise; other numbers are read as numbers."""
+    [outcome], _, _ = _run(ChainOfThought(), "generation", _echo(said), task=_answers(targets))
+    assert outcome.answer.answer == answer
+
+
+def test_where_numbers_are_compared_zeros_do_not_matter():
+    """``numeric_match`` as the deciding metric: a number is read whatever its zeros."""
+    task = _answers(("3.50", "12.25"), "numeric_match")
+    [outcome], _, _ = _run(ChainOfThought(), "generation", _echo("The answer is $3.50 a day."), task=task)
+    assert outcome.answer.answer == "3.5"
+
+
 def test_least_to_most_solves_the_parts_in_order():
     """Each part is asked with the answers of those before it; the question comes last, in its own wording."""
 
@@ -210,6 +239,25 @@ def test_an_ensemble_averages_log_probabilities():
     assert odds[first] / odds[second] == pytest.approx(2.718281828459045 ** ((5.9 - 0.2) / 2))
 
 
+def test_an_ensemble_knows_options_by_value_whatever_their_order():
+    """A wording may list the row's options in an order of its own; one that lists others is refused."""
+    task = small_task("choice")
+
+    def in_order(source):
+        second = replace(task.definition.wordings[1], options=source)
+        return replace(task, definition=replace(task.definition, wordings=(task.definition.wordings[0], second)))
+
+    def respond(request):
+        return scored(request, [-1.0 if "odd" in text else -3.0 for text in request.continuations])
+
+    [plain], _, _ = _run(PromptEnsemble(), "choice", respond, task=task)
+    [turned], _, _ = _run(PromptEnsemble(), "choice", respond, task=in_order("{{ options[1:] + options[:1] }}"))
+    assert turned.answer.answer == plain.answer.answer == "it is odd"
+    assert turned.answer.probabilities == pytest.approx(plain.answer.probabilities)
+    with pytest.raises(DataError, match="must have the same values"):
+        _run(PromptEnsemble(), "choice", respond, task=in_order("{{ options[1:] }}"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ensemble_that_generates_votes(kind):
     """Texts of the wordings are counted."""
@@ -235,6 +283,9 @@ def test_an_ensemble_says_how_much_its_wordings_differ():
         is prepared
     )
     assert said == ["2 wordings score 0.333 to 0.333 on 6 validation rows (standard deviation 0.000)"]
+    bare = replace(task, splits=dict.fromkeys(task.splits, ()))
+    program.choose(prepared, bare, FakeEngine(respond), seed=0, budget=Budget(say=lambda s: said.append(s)))
+    assert len(said) == 1  # no rows, no figure
     one = replace(task, definition=replace(task.definition, wordings=task.definition.wordings[:1]))
     with pytest.raises(ConfigError, match="the task has 1"):
         program.prepare(one, seed=0)
@@ -336,3 +387,19 @@ def test_every_program_of_the_table_has_a_source():
     programs = [entry for entry in STRATEGIES.values() if entry.part == "program"]
     assert len(programs) == 9 and all(entry.source for entry in programs)
     assert Counter(entry.part for entry in STRATEGIES.values())["program"] == 9
+
+
+def test_options_that_differ_in_case_alone_have_votes_of_their_own():
+    """Free texts are folded before they are counted, options are not."""
+    ballots = [Answer("US"), Answer("us"), Answer("us")]
+    found = vote(ballots, ["us", "US"])
+    assert (found.answer, found.probabilities) == ("us", {"us": pytest.approx(2 / 3), "US": pytest.approx(1 / 3)})
+    assert vote(ballots).probabilities == {"US": 1.0}
+
+
+@pytest.mark.parametrize("damage", [{"n": 0}, {"n": -2}, {"max_tokens": 0}])
+def test_a_folder_cannot_ask_for_no_chain(damage):
+    """Nothing could be voted on."""
+    saved = SelfConsistency().prepare(small_task("classification"), seed=0).to_json()
+    with pytest.raises(PredictorError, match="must be at least 1"):
+        SelfConsistency().restore(saved | damage)

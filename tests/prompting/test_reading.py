@@ -103,6 +103,8 @@ def test_a_number_is_read_whatever_stands_around_it(number, before, behind):
         ("v1.2b", None),
         ("no number", None),
         ("The answer is unknown, of 3", "3"),
+        (r"so \boxed{\frac{1}{2}}", "1/2"),
+        (r"The answer is $-\dfrac{3}{4}$.", "-3/4"),
     ],
 )
 def test_numbers_as_models_write_them(text, number):
@@ -151,3 +153,31 @@ def test_an_option_behind_a_cue_is_read_whatever_stood_before(names, noise, plac
     options = [Option(f"value {n}", name) for n, name in enumerate(names)]
     chosen = options[place % len(options)]
     assert read_option(f"{noise}\n{cue.format(chosen.text)}", options, needs_cue=True) == chosen.value
+
+
+STARS = [Option("1", "0"), Option("2", "1"), Option("3", "2")]
+COUNTRIES = [Option("us", "us"), Option("US", "US"), Option("uk", "uk")]
+
+
+@pytest.mark.parametrize("text", ["1", "1.", "The answer is 1.", "I would say 1", "Answer: (1)"])
+def test_an_option_is_read_by_its_text_before_another_ones_value(text):
+    """The prompt asks for texts: where labels count from 1 and their texts from 0, "1" is the second."""
+    assert read_option(text, STARS) == "2"
+    assert read_option("3", STARS) == "3"  # no text says so: the value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("US", "US"),
+        ("us", "us"),
+        ("The answer is US.", "US"),
+        ("the answer is us", "us"),
+        ("Us", None),
+        ("UK", "uk"),
+        ("it may be Us there", None),
+    ],
+)
+def test_case_counts_where_only_it_tells_two_options_apart(text, value):
+    """Else an answer would go to the first of the two; where the case is neither's, it is unclear."""
+    assert read_option(text, COUNTRIES) == value

@@ -18,11 +18,12 @@ from taskfit.prompting.examples import Examples
 from taskfit.prompting.options import default_unit, likeliest_option, option_scores, shares
 from taskfit.prompting.shots import FewShot, PreparedShots, ZeroShot
 from taskfit.strategy.check import check_fit
+from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.run_program import run_programs
 from taskfit.tasks.prompt import Shot
 from taskfit.tasks.task import Option, Row
-from taskfit.testing import FakeEngine, generated
+from taskfit.testing import FakeEngine, generated, scored
 from tests.strategy.small_tasks import small_task
 
 KINDS = ["classification", "choice", "generation"]
@@ -240,3 +241,31 @@ def test_calibration_is_for_tasks_with_options_and_batch_for_fixed_ones():
     assert parse("zero-shot").kinds == {"classification", "choice", "generation"}
     with pytest.raises(ConfigError, match="solves tasks of kind classification"):
         check_fit(parse("zero-shot(calibrate=batch)"), "choice", "decoder")
+
+
+@pytest.mark.parametrize(
+    "program", [*(ZeroShot(calibrate=method) for method in ("pmi", "contextual", "batch", "auto")), ZeroShot(spread=5)]
+)
+def test_what_must_ask_rows_refuses_a_task_without_any(program):
+    """A task of labels and unlabelled rows alone: there is nothing to calibrate on, and nothing to spread over."""
+    task = small_task("classification")
+    bare = replace(task, splits=dict.fromkeys(task.splits, ()))
+    with pytest.raises(ConfigError, match="the task has none"):
+        program.check(bare)
+    program.check(replace(bare, splits={**bare.splits, "train": task.train}))
+    ZeroShot().check(bare)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("program", "variants"), [(ZeroShot(spread=5), 2), (FewShot(k=2, spread=5), 4)])
+def test_the_forecast_counts_what_the_spread_asks(program, variants, kind):
+    """Two wordings, and two more draws where examples are drawn, each on five rows: they are paid for."""
+    task = small_task(kind)
+    engine = FakeEngine(
+        lambda asked: (
+            scored(asked, [-1.0] * len(asked.continuations)) if isinstance(asked, Score) else generated(asked, "x")
+        )
+    )
+    program.choose(program.prepare(task, seed=0), task, engine, seed=0, budget=Budget())
+    assert len(engine.requests) == 5 * variants
+    assert program.usage(task.definition, len(task.validation)).fit_requests == len(engine.requests)

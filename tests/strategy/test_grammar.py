@@ -182,7 +182,7 @@ def test_names_have_one_canonical_form(text, name):
         ("few-shot k", "expected the end, or '+'"),
         ("few-shot(k=2) {", "cannot read '{' at character 15"),
         ('knobs(title="\\q")', "quoted text with JSON's escapes"),
-        ("a" * 3000, "at most 2000 characters"),
+        ("a" * 5000, "at most 4000 characters"),
         ("knobs(teacher=" * 12 + "linear" + ")" * 12, "nested 8 deep"),
     ],
 )
@@ -240,3 +240,22 @@ def test_a_composition_works_where_all_its_parts_work():
     assert parse("few-shot").architectures == {"decoder", "encoder", "encoder-decoder", "service"}
     assert parse("nudge+few-shot").architectures == {"decoder"}
     assert parse("nudge").kinds == {"classification", "choice", "generation"}
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [
+        ("cascade(student=linear, teacher=few-shot)", "teacher=few-shot(k=4, "),
+        ("encoder(tune=lora)", "tune=lora("),
+        ("tune(strategy=encoder(tune=lora), tries=8)", "tune=lora("),
+        ("continued-pretraining+encoder", "pretraining=continued-pretraining("),
+        ("distil(student=linear, teacher=chain-of-thought)", "teacher=chain-of-thought(k=0, "),
+    ],
+)
+def test_the_full_name_spells_out_strategies_within_a_strategy(text, inner):
+    """A later default of a part would otherwise change what an old name of the whole means."""
+    strategy = parse(text)
+    full = full_name(strategy)
+    assert inner in full
+    assert parse(full) == strategy
+    assert full_name(parse(full)) == full

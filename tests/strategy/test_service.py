@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,12 @@ def test_a_cap_in_money_takes_the_price_of_the_name() -> None:
         engine.run([Generate(Prompt("a?"), 3)])
     with pytest.raises(ConfigError, match="needs a price"):
         service_engine(ServiceModel("https://elsewhere.example/v1?max_usd=1#m"))
+
+
+def test_the_hint_to_name_the_service_is_one_word_of_a_shell() -> None:
+    """It is made to be copied, and the name in it is a stranger's."""
+    name = "https://host.example/v1#m' ; rm -r ~ ; '"
+    with pytest.raises(PredictorError) as caught:
+        check_may_ask(Path("folder"), name)
+    words = shlex.split(str(caught.value.hint))
+    assert words[-2:] == ["--model", name]
