@@ -204,3 +204,12 @@ def test_init_does_not_overwrite(taskfit: Taskfit, topics: Path) -> None:
     assert ran.code == 2
     assert "task.yaml" in ran.err
     assert topics.read_bytes() == before
+
+
+def test_shards_of_no_rows_are_refused(taskfit: Taskfit, topics: Path) -> None:
+    """A size of 0 is no wish for the default."""
+    assert taskfit("fit", topics, "--strategy", "majority", "--out", "mine").code == 0
+    ran = taskfit("predict", "mine", topics.with_name("test.jsonl"), "--out", "answers", "--shard-rows", 0)
+    assert ran.code == 2
+    assert "at least 1 row" in ran.error_line
+    assert not Path("answers").exists()
