@@ -31,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_INTERRUPTED = 130
 _COMMANDS = (
     *(init, compare, prompts, fit, predict, export, annotate, evaluate, inspect),
     *(estimate, report, strategies, models, doctor),
@@ -64,6 +65,7 @@ def main() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # typer makes this of a KeyboardInterrupt, and says nothing
+            print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        raise

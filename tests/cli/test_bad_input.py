@@ -213,3 +213,17 @@ def test_shards_of_no_rows_are_refused(taskfit: Taskfit, topics: Path) -> None:
     assert ran.code == 2
     assert "at least 1 row" in ran.error_line
     assert not Path("answers").exists()
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    taskfit: Taskfit, topics: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control-C ends with code 130 and one line."""
+
+    def stop(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("taskfit.tasks.init.init_task", stop)
+    ran = taskfit("init", topics.with_name("train.jsonl"))
+    assert ran.code == 130
+    assert "run the same command again" in ran.err
