@@ -206,6 +206,27 @@ def test_init_does_not_overwrite(taskfit: Taskfit, topics: Path) -> None:
     assert topics.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compare", "TASK", "--strategies", "majority", "--out", "file/study"),
+        ("compare", "TASK", "--strategies", "majority", "--out", "file"),
+        ("fit", "TASK", "--strategy", "majority", "--out", "file/mine"),
+        ("init", "ROWS", "--out", "file/task.yaml"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_told_in_one_line(
+    taskfit: Taskfit, topics: Path, words: tuple[str, ...]
+) -> None:
+    """A file stands where a folder would have to."""
+    Path("file").write_text("mine", encoding="utf-8")
+    given = {"TASK": topics, "ROWS": topics.with_name("train.jsonl")}
+    ran = taskfit(*(given.get(word, word) for word in words))
+    assert ran.code == 2
+    assert "file" in ran.error_line and "Traceback" not in ran.err
+    assert Path("file").read_text(encoding="utf-8") == "mine"
+
+
 def test_shards_of_no_rows_are_refused(taskfit: Taskfit, topics: Path) -> None:
     """A size of 0 is no wish for the default."""
     assert taskfit("fit", topics, "--strategy", "majority", "--out", "mine").code == 0
