@@ -97,6 +97,7 @@ def check_task(strategy: Strategy, task: Task) -> None:
     Raises:
         ConfigError: it has not.
     """
+    strategy = searched(strategy)
     check: Callable[[Task], None] | None = getattr(strategy, "check_task", None)
     if check is None:
         check = getattr(getattr(strategy, "program", None), "check", None)
@@ -106,7 +107,7 @@ def check_task(strategy: Strategy, task: Task) -> None:
 
 def other_data(strategy: Strategy, task: Task) -> str:
     """Return a hash of what a strategy learns from besides the task's own rows; empty for most."""
-    find: Callable[[Task], str] | None = getattr(strategy, "other_data", None)
+    find: Callable[[Task], str] | None = getattr(searched(strategy), "other_data", None)
     return "" if find is None else find(task)
 
 

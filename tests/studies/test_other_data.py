@@ -60,6 +60,18 @@ def test_a_plan_leaves_out_what_the_task_cannot_give(path: Path) -> None:
         check_task(parse("lora+zero-shot(wording=3)"), task)
 
 
+def test_a_search_depends_on_what_its_strategy_depends_on(path: Path) -> None:
+    """Another text is another trial, and a task that lacks what the strategy needs is left out."""
+    searched = parse("tune(strategy=continued-pretraining(text=notes.txt)+lora, tries=2)")
+    before = other_data(searched, load_task(path))
+    path.with_name("notes.txt").write_text("the tide goes out", encoding="utf-8")
+    assert before and before != other_data(searched, load_task(path))
+    with pytest.raises(ConfigError, match="needs rationales"):
+        check_task(parse("tune(strategy=lora(rationale=1), tries=2)"), load_task(path))
+    with pytest.raises(DataError, match=r"none\.txt"):
+        check_task(parse("tune(strategy=continued-pretraining(text=none.txt)+lora, tries=2)"), load_task(path))
+
+
 def test_a_forecast_counts_what_is_learned_besides_the_tasks_rows(path: Path) -> None:
     """Other tasks' rows up to the cap, and text as so many rows; another number of passes is reckoned in."""
     task = load_task(path)
