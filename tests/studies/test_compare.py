@@ -267,10 +267,11 @@ def test_words_write_amounts_as_people_do():
         "3 min 20 s",
         "2 h 5 min",
     ]
-    assert [bytes_text(x) for x in (0, 999, 1234, 5.6e6, 7.89e9, 1e13)] == [
+    assert [bytes_text(x) for x in (0, 999, 1234, 999_700, 5.6e6, 7.89e9, 1e13)] == [
         "0 B",
         "999 B",
         "1.23 kB",
+        "1 MB",
         "5.6 MB",
         "7.89 GB",
         "10 TB",
