@@ -10,6 +10,7 @@ import pytest
 from taskfit.errors import ConfigError, ModelError, StudyError
 from taskfit.strategy.grammar import parse
 from taskfit.studies.folder import locked
+from taskfit.studies.forecast import Forecaster
 from taskfit.studies.needs import check_task, shots, usage, uses_seed, uses_train
 from taskfit.studies.plan import check_disk, plan
 from taskfit.studies.spec import Limits, ModelFacts, StudyConfig, short_names, trial_id
@@ -270,6 +271,24 @@ def test_what_programs_ask_reaches_the_forecast():
     assert usage(parse("zero-shot(calibrate=auto)"), definition, 50).fit_requests == 50
     assert not usage(parse("few-shot(select=similar)"), definition, 50).are_shots_shared
     assert usage(strategy("stranger"), small_task("generation").definition, 50).is_generated
+
+
+def test_a_service_that_echoes_is_foreseen_to_be_asked_for_every_option():
+    """Of labels and of a row's own options alike; what is generated is asked for once."""
+
+    def usd(kind, scores):
+        task = small_task(kind)
+        texts = [task.definition.prompt_text(row) for row in task.test]
+        price = Forecaster(task, SimpleNamespace(), None, texts, ["word"], texts)
+        name = f"http://localhost:1/v1?style=completions&scores={scores}&usd_in=1&usd_out=1#m"
+        facts = ModelFacts(name, "service", "f", 512, 0)
+        return price.of(parse("zero-shot"), facts, None)[1]
+
+    for kind in ("classification", "choice"):
+        options = len(small_task(kind).definition.options(small_task(kind).test[0]))
+        assert options > 1
+        assert usd(kind, "echo") == pytest.approx(options * usd(kind, "top"))
+    assert usd("generation", "echo") == usd("generation", "top")
 
 
 def test_a_program_that_the_task_cannot_feed_is_left_out_with_the_reason():
