@@ -68,11 +68,13 @@ def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None]
     with locked(folder):
         if (folder / _FILE).exists():
             _check_identity(folder, identity)
-            plan = replace(plan, threads=read_study(folder).plan.threads)
+            begun = read_study(folder)
+            plan = replace(plan, threads=begun.plan.threads)
         else:
             write_test_rows(folder, task)
             write_leaked_rows(folder, task, say)
-        write_json(folder / _FILE, _to_json(plan, identity))
+            begun = Study(folder, plan, versions(), machine())
+        write_json(folder / _FILE, _to_json(replace(begun, plan=plan), identity))
     return plan
 
 
@@ -167,15 +169,15 @@ def _short(value: Value) -> str:
     return value[:12] if isinstance(value, str) else str(value)
 
 
-def _to_json(plan: Plan, identity: Mapping[str, Value]) -> dict[str, Value]:
+def _to_json(study: Study, identity: Mapping[str, Value]) -> dict[str, Value]:
     content = json.dumps(identity, sort_keys=True)
     return {
         "format": FORMAT,
         "fingerprint": hashlib.sha256(content.encode("utf-8")).hexdigest(),
         "identity": dict(identity),
-        "plan": _plan_to(plan),
-        "versions": dict(versions()),
-        "machine": machine(),
+        "plan": _plan_to(study.plan),
+        "versions": dict(study.versions),
+        "machine": dict(study.machine),
     }
 
 

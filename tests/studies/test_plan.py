@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -155,6 +156,18 @@ def test_folder_of_another_plan_is_refused_and_untouched(task, tmp_path):
     assert "strategies was right(0.9), now right(0.8)" in caught.value.message
     assert "seeds was 3, now 2" in caught.value.message
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_keeps_the_versions_and_the_machine_of_its_first_run(task, tmp_path):
+    """Its trials were computed with them, whatever runs the study again."""
+    open_folder(make(task), task, tmp_path / "study")
+    path = tmp_path / "study" / "study.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"versions": {"python": "3.0"}, "machine": {"cores": 999}}))
+    open_folder(make(task, volume=7), task, tmp_path / "study")
+    found = read_study(tmp_path / "study")
+    assert (found.versions, found.machine) == ({"python": "3.0"}, {"cores": 999})
+    assert found.plan.config.volume == 7
 
 
 def test_volume_and_limits_may_change_between_runs(task, tmp_path):
