@@ -170,6 +170,20 @@ def test_a_folder_keeps_the_versions_and_the_machine_of_its_first_run(task, tmp_
     assert found.plan.config.volume == 7
 
 
+def test_what_should_be_retained_is_part_of_the_plan(task, tmp_path):
+    """The task file may name it, and its text may change: seeds measured on others are not one candidate."""
+    notes, rows = tmp_path / "notes.jsonl", ['{"text": "the tide comes in"}', '{"text": "the boat goes out"}']
+    notes.write_text("\n".join(rows))
+    asking = replace(task, retain=(str(notes),))
+    open_folder(make(asking), asking, tmp_path / "study")
+    open_folder(make(asking), asking, tmp_path / "study")
+    notes.write_text("\n".join(rows).replace("out", "on"))
+    with pytest.raises(StudyError, match="another plan: retained was notes"):
+        open_folder(make(asking), asking, tmp_path / "study")
+    with pytest.raises(StudyError, match=r"another plan: retained was notes.*now None"):
+        open_folder(make(task), task, tmp_path / "study")
+
+
 def test_volume_and_limits_may_change_between_runs(task, tmp_path):
     """No result depends on them, so the folder is the same study."""
     open_folder(make(task), task, tmp_path / "study")
