@@ -31,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_INTERRUPTED = 130
 _COMMANDS = (
     *(init, compare, prompts, fit, predict, export, annotate, evaluate, inspect),
     *(estimate, report, strategies, models, doctor),
@@ -53,8 +54,8 @@ def _root(
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done; 1 the answer is no (a gate failed); 2 wrong input, told in one line with a hint;
-    130 interrupted. A bug keeps its traceback.
+    Exit codes: 0 done; 1 the answer is no (a gate failed); 2 wrong input, told in one line with a hint, a path that
+    cannot be read or written among it; 130 interrupted. A bug keeps its traceback.
     """
     try:
         with spin_briefly():
@@ -64,6 +65,13 @@ def main() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print("hint: give another path, or one that you may read and write", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # typer makes this of a KeyboardInterrupt, and says nothing
+            print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        raise

@@ -81,7 +81,7 @@ def _predict_folder(
             rows,
             out,
             model=model,
-            shard_rows=shard_rows or SHARD_ROWS,
+            shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
             cluster=cluster,
             on_progress=show,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from taskfit.errors import ConfigError
 from taskfit.evaluation.sides import Figure, Side
 from taskfit.models.work import Work
 
@@ -45,6 +46,8 @@ class Timed:
 def efficiency_side(folder: Path, fitted: Predictor, runs: Sequence[Timed]) -> Side:
     """Return milliseconds a row as headline; tokens, operations, memory and money behind it.
 
+    No money where nobody says what a service's tokens cost.
+
     Args:
         folder: the predictor's; its model's configuration counts operations.
         fitted: the predictor.
@@ -65,7 +68,10 @@ def efficiency_side(folder: Path, fitted: Predictor, runs: Sequence[Timed]) -> S
     architecture = None if model is None or model.architecture == "service" else _architecture(Path(model.folder))
     if model is None or architecture is not None:
         figures.append(Figure("operations (FLOPs), a row", flops(architecture, first.work) / rows, None, None, rows))
-    service = priced_service(getattr(model, "name", None), None)
+    try:
+        service = priced_service(getattr(model, "name", None), None)
+    except ConfigError as error:  # the rows are answered, and perhaps paid for: that is no reason to lose them
+        return Side("efficiency", _mean_time(times, rows), tuple(figures), (f"no money: {error.message}",))
     usd = first.measured.wall_s / 3600 * machine.price_usd_per_hour
     if service is not None:
         usd += service.usd(first.work.service_prompt_tokens, first.work.service_answer_tokens)

@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Value]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise StudyError(f"{path} must hold a JSON object (got {type(values).__name__})")

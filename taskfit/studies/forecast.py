@@ -139,13 +139,14 @@ class Forecaster:
         return self._service_usd(labelling.teacher, model, labelling.rows)
 
     def _service_usd(self, strategy: Strategy, model: str, rows: int) -> float:
-        """What all its requests read and write; where prompts are echoed to score labels, one request a label."""
+        """What all its requests read and write; where prompts are echoed to score options, one request each."""
         service, price = read_service_name(model), priced_service(model, self.prices)
         definition, examples = self.task.definition, shots(strategy)
         asked = usage(strategy, definition, len(self.task.validation))
         requests = rows * asked.requests + asked.fit_requests
-        if service.style == "completions" and service.scores in ("auto", "echo") and not asked.is_generated:
-            requests *= max(1, len(definition.labels))
+        is_scored = definition.kind != "generation" and not asked.is_generated
+        if is_scored and service.style == "completions" and service.scores in ("auto", "echo"):
+            requests *= max(1, _options(self.task))
         question, answer = (_mean(texts) / _CHARACTERS_PER_TOKEN for texts in (self.questions, self.answers))
         read = examples * (question + answer) + question
         written = answer + asked.generated_tokens / max(1.0, asked.requests)

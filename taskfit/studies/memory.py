@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskfit.studies.compare import Comparison
     from taskfit.studies.result import TrialResult
 
-__all__ = ["Memory", "check_retained", "forgetting_lines", "remember", "worst_forgetting"]
+__all__ = ["Memory", "check_retained", "forgetting_lines", "remember", "retained_identity", "worst_forgetting"]
 
 NOT_ASKED = "none"
 """The name that switches the measurement off."""
@@ -63,6 +63,15 @@ def check_retained(names: Sequence[str]) -> None:
         ConfigError: ``none`` beside others, or a name twice. DataError, TaskError: a file cannot be used.
     """
     _read(names)
+
+
+def retained_identity(names: Sequence[str]) -> list[str]:
+    """Return what forgetting will be measured on, each with the beginning of its fingerprint; nothing for the default.
+
+    Raises:
+        As :func:`check_retained`.
+    """
+    return [f"{part.name} ({part.fingerprint[:12]})" for part in _read(names)] or [*names] if names else []
 
 
 def remember(

@@ -78,17 +78,21 @@ def labels_used(strategy: Strategy, task: Task, train_rows: int | None) -> int:
     """Return how many labelled rows a strategy learns and chooses from: 0 where training rows do not matter.
 
     A prompt with randomly drawn worked examples needs those alone; whatever else learns is given the validation rows
-    too. A strategy that knows better says so in a method ``labels_used(task, train_rows)``.
+    too, and so is a search, which chooses on them. A strategy that knows better says so in a method
+    ``labels_used(task, train_rows)``.
     """
     own: Callable[[Task, int | None], int] | None = getattr(strategy, "labels_used", None)
     if own is not None:
         return own(task, train_rows)
+    every = (len(task.train) if train_rows is None else train_rows) + len(task.validation)
+    if searched(strategy) is not strategy:
+        return every
     if not uses_train(strategy):
         return 0
     program = getattr(strategy, "program", strategy)
     if shots(strategy) and getattr(strategy, "weights", None) is None and getattr(program, "select", "") == "random":
         return shots(strategy)
-    return (len(task.train) if train_rows is None else train_rows) + len(task.validation)
+    return every
 
 
 def check_task(strategy: Strategy, task: Task) -> None:
@@ -97,6 +101,7 @@ def check_task(strategy: Strategy, task: Task) -> None:
     Raises:
         ConfigError: it has not.
     """
+    strategy = searched(strategy)
     check: Callable[[Task], None] | None = getattr(strategy, "check_task", None)
     if check is None:
         check = getattr(getattr(strategy, "program", None), "check", None)
@@ -106,7 +111,7 @@ def check_task(strategy: Strategy, task: Task) -> None:
 
 def other_data(strategy: Strategy, task: Task) -> str:
     """Return a hash of what a strategy learns from besides the task's own rows; empty for most."""
-    find: Callable[[Task], str] | None = getattr(strategy, "other_data", None)
+    find: Callable[[Task], str] | None = getattr(searched(strategy), "other_data", None)
     return "" if find is None else find(task)
 
 

@@ -41,8 +41,8 @@ def _check_numbers(config: StudyConfig, faults: Faults) -> None:
         "limits.labels": limits.labels,
     }
     for name, amount in amounts.items():
-        if amount is not None and not amount > 0:
-            faults.add(f"{name} must be above 0, or left out for no limit (got {amount:g})")
+        if amount is not None and not 0 < amount < math.inf:
+            faults.add(f"{name} must be above 0 and finite, or left out for no limit (got {amount:g})")
     if limits.forgetting is not None and not 0 <= limits.forgetting < math.inf:
         faults.add(f"limits.forgetting must be at least 0, or left out for no limit (got {limits.forgetting:g})")
     if limits.forgetting is not None and config.retain == ("none",):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from taskfit.studies.candidate import Candidate
 from taskfit.studies.compare import Comparison
@@ -17,7 +18,6 @@ from taskfit.studies.words import count, figure, metric_name, money, points
 
 __all__ = ["Recommendation", "recommend"]
 
-_Z = 1.96
 _Z_WITH_POWER = 1.96 + 0.84
 """Normal quantiles of a two-sided 5 % test and of 80 % power."""
 _SHOWN = 5  # of what was left out, in a sentence; the report has all
@@ -249,7 +249,7 @@ def _rows_needed(candidate: Candidate) -> float | None:
     compared = candidate.versus_best
     if compared is None or compared.difference == 0:
         return None
-    standard_error = (compared.high - compared.low) / (2 * _Z)
+    standard_error = (compared.high - compared.low) / (2 * NormalDist().inv_cdf((1 + compared.level) / 2))
     needed = compared.rows * (_Z_WITH_POWER * standard_error / compared.difference) ** 2
     return needed if needed > compared.rows else None
 
@@ -265,7 +265,7 @@ def _odds(candidate: Candidate) -> str:
     if p is None or compared is None:
         return ""
     if candidate.is_tied:
-        return f" (95 % interval {100 * -compared.high:+.1f} to {100 * -compared.low:+.1f})"
+        return f" ({100 * compared.level:.3g} % interval {100 * -compared.high:+.1f} to {100 * -compared.low:+.1f})"
     return " (p < 0.001)" if p < 0.001 else f" (p = {p:.2g})"
 
 

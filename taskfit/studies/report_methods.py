@@ -83,7 +83,10 @@ def _data(comparison: Comparison) -> str:
 def _runs(comparison: Comparison) -> str:
     config = comparison.study.plan.config
     sizes = sorted({c.train_rows for c in comparison.candidates if c.train_rows is not None})
-    subsets = f", with {', '.join(map(str, sizes))} and all training rows" if sizes else ""
+    rows = comparison.study.plan.data.get("rows")
+    has_all = not {None, rows.get("train") if isinstance(rows, dict) else None}.isdisjoint(config.train_sizes)
+    listed = ", ".join(map(str, sizes)) + (" and all" if has_all else "")
+    subsets = f", with {listed} training rows" if sizes else ""
     named = dict.fromkeys(source for source in _sources(comparison) if source)
     sources = f" They follow {'; '.join(named)}." if named else ""
     return (
@@ -162,5 +165,5 @@ def _costs(comparison: Comparison) -> str:
     return (
         f"Costs are measured {seconds} at the price of the whole machine "
         f"({price.machine}, {price.usd_per_hour:g} US dollars an hour of {price.date}), with a service's tokens where "
-        f"one answered; the total is one fit and {comparison.volume:,} predicted rows."
+        f"one answered; the total is the labels, one fit, its evaluation and {comparison.volume:,} predicted rows."
     )

@@ -18,6 +18,7 @@ from taskfit.strategy.manifest import read_manifest, write_manifest
 from taskfit.strategy.parameters import format_value
 from taskfit.strategy.predictor import load_predictor
 from taskfit.strategy.space import varied
+from taskfit.studies.needs import other_data
 from taskfit.studies.predictions import StoredPrediction, parquet_bytes, read_predictions, stored
 from taskfit.studies.search_ledger import Ledger, Try
 from taskfit.studies.search_plan import full_steps, points, rounds, survivors, tries_within
@@ -85,6 +86,8 @@ class _Search:
             "model": None if model is None else model.fingerprint,
             "seed": seed,
         }
+        if other := other_data(tune.strategy, task):  # only where there is some, so that older searches go on
+            identity["other data"] = other
         self.ledger = Ledger(folder, identity)
 
     @property

@@ -16,6 +16,7 @@ from taskfit.studies.events import ignore_line
 from taskfit.studies.folder import locked, read_json, write_json
 from taskfit.studies.jobs import usable_cores
 from taskfit.studies.leaked_rows import write_leaked_rows
+from taskfit.studies.memory import retained_identity
 from taskfit.studies.spec import FORMAT, Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec
 from taskfit.studies.test_rows import write_test_rows
 from taskfit.studies.trial import versions
@@ -58,7 +59,7 @@ def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None]
         StudyError: the folder belongs to another plan (each difference is named), to something else, or is in use.
         ResourceError: the disk is full.
     """
-    identity = _identity(plan)
+    identity = _identity(plan, task)
     if folder.exists() and not (folder / _FILE).exists() and {p.name for p in folder.iterdir()} - _OWN_FILES:
         raise StudyError(
             f"{folder} holds files and no {_FILE}: it is no study folder", "give another folder with --out"
@@ -68,11 +69,13 @@ def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None]
     with locked(folder):
         if (folder / _FILE).exists():
             _check_identity(folder, identity)
-            plan = replace(plan, threads=read_study(folder).plan.threads)
+            begun = read_study(folder)
+            plan = replace(plan, threads=begun.plan.threads)
         else:
             write_test_rows(folder, task)
             write_leaked_rows(folder, task, say)
-        write_json(folder / _FILE, _to_json(plan, identity))
+            begun = Study(folder, plan, versions(), machine())
+        write_json(folder / _FILE, _to_json(replace(begun, plan=plan), identity))
     return plan
 
 
@@ -117,8 +120,9 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _identity(plan: Plan) -> dict[str, Value]:
+def _identity(plan: Plan, task: Task) -> dict[str, Value]:
     """Return what decides the results of a study."""
+    retained: list[Value] = [*retained_identity(plan.config.retain or task.retain)]
     return {
         "task": plan.task_fingerprint,
         "strategies": [*sorted({_in_full(spec.strategy) for spec in plan.trials})],
@@ -126,7 +130,7 @@ def _identity(plan: Plan) -> dict[str, Value]:
         "seeds": plan.config.seeds,
         "most seeds": plan.config.most_seeds,
         "train sizes": [*sorted({str(spec.train_rows or "all") for spec in plan.trials})],
-        **({"retained": [*plan.config.retain]} if plan.config.retain else {}),
+        **({"retained": retained} if retained else {}),
     }
 
 
@@ -167,15 +171,15 @@ def _short(value: Value) -> str:
     return value[:12] if isinstance(value, str) else str(value)
 
 
-def _to_json(plan: Plan, identity: Mapping[str, Value]) -> dict[str, Value]:
+def _to_json(study: Study, identity: Mapping[str, Value]) -> dict[str, Value]:
     content = json.dumps(identity, sort_keys=True)
     return {
         "format": FORMAT,
         "fingerprint": hashlib.sha256(content.encode("utf-8")).hexdigest(),
         "identity": dict(identity),
-        "plan": _plan_to(plan),
-        "versions": dict(versions()),
-        "machine": machine(),
+        "plan": _plan_to(study.plan),
+        "versions": dict(study.versions),
+        "machine": dict(study.machine),
     }
 
 

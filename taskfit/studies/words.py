@@ -77,7 +77,7 @@ def seconds(value: float) -> str:
 def bytes_text(value: float) -> str:
     """Write bytes with a unit of a thousand: 12 kB, 3.4 MB, 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.5:  # what is rounded to a thousand takes the next unit
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"

@@ -142,6 +142,9 @@ def test_unknown_model_names_the_nearest(taskfit: Taskfit, topics: Path, monkeyp
         (("--train-sizes", "500"), "500"),
         (("--volume", -1), "volume"),
         (("--max-cost", -1), "usd"),
+        (("--max-cost", "inf"), "limits.usd must be above 0 and finite"),
+        (("--max-latency", "inf"), "limits.latency_ms must be above 0 and finite"),
+        (("--timeout-s", "inf"), "timeout_s must be above 0 and finite"),
         (("--jobs", 0), "--jobs"),
         (("--budget", "0m"), "above 0"),
         (("--budget", "5eur"), "US dollars alone"),
@@ -201,3 +204,47 @@ def test_init_does_not_overwrite(taskfit: Taskfit, topics: Path) -> None:
     assert ran.code == 2
     assert "task.yaml" in ran.err
     assert topics.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compare", "TASK", "--strategies", "majority", "--out", "file/study"),
+        ("compare", "TASK", "--strategies", "majority", "--out", "file"),
+        ("fit", "TASK", "--strategy", "majority", "--out", "file/mine"),
+        ("init", "ROWS", "--out", "file/task.yaml"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_told_in_one_line(
+    taskfit: Taskfit, topics: Path, words: tuple[str, ...]
+) -> None:
+    """A file stands where a folder would have to."""
+    Path("file").write_text("mine", encoding="utf-8")
+    given = {"TASK": topics, "ROWS": topics.with_name("train.jsonl")}
+    ran = taskfit(*(given.get(word, word) for word in words))
+    assert ran.code == 2
+    assert "file" in ran.error_line and "Traceback" not in ran.err
+    assert Path("file").read_text(encoding="utf-8") == "mine"
+
+
+def test_shards_of_no_rows_are_refused(taskfit: Taskfit, topics: Path) -> None:
+    """A size of 0 is no wish for the default."""
+    assert taskfit("fit", topics, "--strategy", "majority", "--out", "mine").code == 0
+    ran = taskfit("predict", "mine", topics.with_name("test.jsonl"), "--out", "answers", "--shard-rows", 0)
+    assert ran.code == 2
+    assert "at least 1 row" in ran.error_line
+    assert not Path("answers").exists()
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    taskfit: Taskfit, topics: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control-C ends with code 130 and one line."""
+
+    def stop(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("taskfit.tasks.init.init_task", stop)
+    ran = taskfit("init", topics.with_name("train.jsonl"))
+    assert ran.code == 130
+    assert "run the same command again" in ran.err

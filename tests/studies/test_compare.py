@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from statistics import NormalDist
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from taskfit.studies.compare import compare_study
 from taskfit.studies.compare_study import run_study
 from taskfit.studies.limits import over_limits
 from taskfit.studies.ranking import LEVEL, rank
-from taskfit.studies.recommend import _further_caveats, recommend
+from taskfit.studies.recommend import _further_caveats, _odds, _rows_needed, recommend
 from taskfit.studies.report_view import report_view
 from taskfit.studies.result import read_trial_predictions
 from taskfit.studies.spec import Limits, StudyConfig
@@ -267,10 +269,11 @@ def test_words_write_amounts_as_people_do():
         "3 min 20 s",
         "2 h 5 min",
     ]
-    assert [bytes_text(x) for x in (0, 999, 1234, 5.6e6, 7.89e9, 1e13)] == [
+    assert [bytes_text(x) for x in (0, 999, 1234, 999_700, 5.6e6, 7.89e9, 1e13)] == [
         "0 B",
         "999 B",
         "1.23 kB",
+        "1 MB",
         "5.6 MB",
         "7.89 GB",
         "10 TB",
@@ -278,3 +281,16 @@ def test_words_write_amounts_as_people_do():
     assert (points(0.005), points(-0.123), figure(0.12345)) == ("0.50 points", "12.3 points", "0.123")
     assert (count(1, "row"), count(2000, "row")) == ("1 row", "2,000 rows")
     assert (metric_name("macro_f1"), metric_name("my_own")) == ("macro F1", "my own")
+
+
+def test_an_interval_that_is_looked_at_several_times_is_told_with_its_level():
+    """It is wider than 95 %; the rows that are needed hang on the standard error alone."""
+    error, sentences, needed = 0.02, [], []
+    for level in (0.95, 0.98):
+        half = error * NormalDist().inv_cdf((1 + level) / 2)
+        compared = SimpleNamespace(difference=-0.01, low=-0.01 - half, high=-0.01 + half, level=level, rows=100)
+        one = SimpleNamespace(versus_best=compared, p_value=0.5, is_tied=True)
+        sentences.append(_odds(one))
+        needed.append(_rows_needed(one))
+    assert ["95 % interval" in sentences[0], "98 % interval" in sentences[1]] == [True, True]
+    assert needed == pytest.approx([100 * ((1.96 + 0.84) * error / 0.01) ** 2] * 2)

@@ -107,9 +107,9 @@ def test_disk_full_while_a_trial_is_written_costs_that_trial_and_it_can_run_agai
     assert load_task(plan.task_path).fingerprint == plan.task_fingerprint
 
 
-@pytest.mark.parametrize("text", [None, "{", "[1]", "\xff"])
+@pytest.mark.parametrize("text", [None, "{", "[1]", "\xff", "1" * 5000, "[" * 200_000])
 def test_broken_json_is_named(tmp_path, text):
-    """Missing, cut, of another shape or in another encoding: one error with the path."""
+    """Missing, cut, of another shape, in another encoding, too long a number or too deep: one error with the path."""
     path = tmp_path / "x.json"
     if text is not None:
         path.write_bytes(text.encode("latin-1"))

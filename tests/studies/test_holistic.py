@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from taskfit.costs.meter import Meter
+from taskfit.costs.meter import Measured, Meter
 from taskfit.errors import ConfigError, DataError
 from taskfit.evaluation.retained import suite
 from taskfit.evaluation.sides import SIDES
 from taskfit.models.work import Work
+from taskfit.strategy.contract import Prediction
 from taskfit.strategy.predictor import load_predictor
 from taskfit.studies.efficiency import Timed, efficiency_side
 from taskfit.studies.fit import fit
@@ -156,6 +158,17 @@ def test_efficiency_of_a_single_run_and_of_an_unknown_model(folder: Path, tmp_pa
     assert (side.headline.low, side.headline.high) == (None, None)
     assert "a single run" in side.headline.note
     assert not any("FLOPs" in figure.name for figure in side.figures)
+
+
+def test_a_service_without_a_price_has_an_efficiency_without_money() -> None:
+    """The rows are answered, and perhaps paid for, when its price is asked for."""
+    model = SimpleNamespace(architecture="service", name="https://api.example.com/v1#m")
+    measured = Measured("predict", wall_s=2.0, cpu_s=1.0, peak_memory_bytes=5, start_memory_bytes=1)
+    run = Timed(measured, Work(), Work(), [Prediction("r", "a", tokens_in=3, tokens_out=1)])
+    side = efficiency_side(Path("mine"), SimpleNamespace(model=model), [run])
+    assert side.headline is not None and side.headline.value == 2000
+    assert not any("USD" in figure.name for figure in side.figures)
+    assert any("no price for the tokens of api.example.com" in note for note in side.notes)
 
 
 def test_word_lists_are_changes_or_swaps_by_their_name(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from taskfit.errors import ConfigError, DataError
 from taskfit.strategy.grammar import parse
-from taskfit.studies.needs import check_task, learned_rows, other_data
+from taskfit.studies.needs import check_task, labels_used, learned_rows, other_data
 from taskfit.studies.spec import trial_id
 from taskfit.tasks import load_task
 
@@ -58,6 +58,26 @@ def test_a_plan_leaves_out_what_the_task_cannot_give(path: Path) -> None:
         check_task(parse("continued-pretraining(text=none.txt)+lora"), task)
     with pytest.raises(ConfigError, match="wording"):
         check_task(parse("lora+zero-shot(wording=3)"), task)
+
+
+def test_a_search_depends_on_what_its_strategy_depends_on(path: Path) -> None:
+    """Another text is another trial, and a task that lacks what the strategy needs is left out."""
+    searched = parse("tune(strategy=continued-pretraining(text=notes.txt)+lora, tries=2)")
+    before = other_data(searched, load_task(path))
+    path.with_name("notes.txt").write_text("the tide goes out", encoding="utf-8")
+    assert before and before != other_data(searched, load_task(path))
+    with pytest.raises(ConfigError, match="needs rationales"):
+        check_task(parse("tune(strategy=lora(rationale=1), tries=2)"), load_task(path))
+    with pytest.raises(DataError, match=r"none\.txt"):
+        check_task(parse("tune(strategy=continued-pretraining(text=none.txt)+lora, tries=2)"), load_task(path))
+
+
+def test_a_search_is_charged_the_validation_rows_that_it_chooses_on(path: Path) -> None:
+    """Random worked examples alone need no other label; who searches their number looks at all rows."""
+    task = load_task(path)
+    assert labels_used(parse("few-shot(k=2, select=random)"), task, None) == 2
+    searched = parse("tune(strategy=few-shot(select=random), tries=4)")
+    assert labels_used(searched, task, None) == len(task.train) + len(task.validation)
 
 
 def test_a_forecast_counts_what_is_learned_besides_the_tasks_rows(path: Path) -> None:

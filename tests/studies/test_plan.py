@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from taskfit.errors import ConfigError, ModelError, StudyError
 from taskfit.strategy.grammar import parse
 from taskfit.studies.folder import locked
+from taskfit.studies.forecast import Forecaster
 from taskfit.studies.needs import check_task, shots, usage, uses_seed, uses_train
 from taskfit.studies.plan import check_disk, plan
 from taskfit.studies.spec import Limits, ModelFacts, StudyConfig, short_names, trial_id
@@ -156,6 +158,32 @@ def test_folder_of_another_plan_is_refused_and_untouched(task, tmp_path):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_folder_keeps_the_versions_and_the_machine_of_its_first_run(task, tmp_path):
+    """Its trials were computed with them, whatever runs the study again."""
+    open_folder(make(task), task, tmp_path / "study")
+    path = tmp_path / "study" / "study.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"versions": {"python": "3.0"}, "machine": {"cores": 999}}))
+    open_folder(make(task, volume=7), task, tmp_path / "study")
+    found = read_study(tmp_path / "study")
+    assert (found.versions, found.machine) == ({"python": "3.0"}, {"cores": 999})
+    assert found.plan.config.volume == 7
+
+
+def test_what_should_be_retained_is_part_of_the_plan(task, tmp_path):
+    """The task file may name it, and its text may change: seeds measured on others are not one candidate."""
+    notes, rows = tmp_path / "notes.jsonl", ['{"text": "the tide comes in"}', '{"text": "the boat goes out"}']
+    notes.write_text("\n".join(rows))
+    asking = replace(task, retain=(str(notes),))
+    open_folder(make(asking), asking, tmp_path / "study")
+    open_folder(make(asking), asking, tmp_path / "study")
+    notes.write_text("\n".join(rows).replace("out", "on"))
+    with pytest.raises(StudyError, match="another plan: retained was notes"):
+        open_folder(make(asking), asking, tmp_path / "study")
+    with pytest.raises(StudyError, match=r"another plan: retained was notes.*now None"):
+        open_folder(make(task), task, tmp_path / "study")
+
+
 def test_volume_and_limits_may_change_between_runs(task, tmp_path):
     """No result depends on them, so the folder is the same study."""
     open_folder(make(task), task, tmp_path / "study")
@@ -270,6 +298,24 @@ def test_what_programs_ask_reaches_the_forecast():
     assert usage(parse("zero-shot(calibrate=auto)"), definition, 50).fit_requests == 50
     assert not usage(parse("few-shot(select=similar)"), definition, 50).are_shots_shared
     assert usage(strategy("stranger"), small_task("generation").definition, 50).is_generated
+
+
+def test_a_service_that_echoes_is_foreseen_to_be_asked_for_every_option():
+    """Of labels and of a row's own options alike; what is generated is asked for once."""
+
+    def usd(kind, scores):
+        task = small_task(kind)
+        texts = [task.definition.prompt_text(row) for row in task.test]
+        price = Forecaster(task, SimpleNamespace(), None, texts, ["word"], texts)
+        name = f"http://localhost:1/v1?style=completions&scores={scores}&usd_in=1&usd_out=1#m"
+        facts = ModelFacts(name, "service", "f", 512, 0)
+        return price.of(parse("zero-shot"), facts, None)[1]
+
+    for kind in ("classification", "choice"):
+        options = len(small_task(kind).definition.options(small_task(kind).test[0]))
+        assert options > 1
+        assert usd(kind, "echo") == pytest.approx(options * usd(kind, "top"))
+    assert usd("generation", "echo") == usd("generation", "top")
 
 
 def test_a_program_that_the_task_cannot_feed_is_left_out_with_the_reason():

@@ -13,6 +13,7 @@ from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,7 @@ from taskfit.studies.recommend import recommend
 from taskfit.studies.report import html_report, markdown_report, read_report, write_report
 from taskfit.studies.report_choices import choices_by_volume
 from taskfit.studies.report_data import finite, report_json
+from taskfit.studies.report_methods import _runs
 from taskfit.studies.report_run import recipes_of
 from taskfit.studies.report_view import report_view
 from taskfit.studies.search_gain import found_by_search, gain_of
@@ -361,6 +363,24 @@ def test_methods_name_the_works_that_they_rest_on(finished_study):
     assert {"Holm", "Tukey", "Fisher", "Guo", "Tsamardinos"} <= surnames
     assert len(view.references) == len(set(view.references))
     assert all(surname in text for surname in surnames)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((8, 16), "with 8, 16 training rows;"),
+        ((8, None), "with 8 and all training rows;"),
+        ((8, 30), "with 8 and all training rows;"),
+        ((None,), "with 2 seeds;"),
+    ],
+)
+def test_methods_name_the_training_sizes_that_ran(sizes, said):
+    """All rows only where they were asked for, be it by their number."""
+    config = SimpleNamespace(seeds=2, most_seeds=2, train_sizes=sizes)
+    plan = SimpleNamespace(config=config, data={"rows": {"train": 30}})
+    sized = [None if size == 30 else size for size in sizes]
+    candidates = [SimpleNamespace(train_rows=size, strategy="linear", stopped="") for size in sized]
+    assert said in _runs(SimpleNamespace(study=SimpleNamespace(plan=plan), candidates=candidates))
 
 
 def test_json_holds_what_the_page_shows(finished_study):

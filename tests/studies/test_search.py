@@ -233,6 +233,17 @@ def test_a_killed_search_goes_on_and_ends_the_same(tmp_path: Path, killed_at: in
     assert resumed["bought"] == whole["bought"]
 
 
+def test_a_search_over_other_texts_does_not_go_on_with_the_old_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the strategy learns besides the task's rows has changed since the folder was begun."""
+    monkeypatch.setattr(Pretend, "other_data", lambda self, task: "old text", raising=False)
+    _fit("tune(strategy=pretend, tries=2)", Budget(folder=tmp_path))
+    monkeypatch.setattr(Pretend, "other_data", lambda self, task: "new text", raising=False)
+    with pytest.raises(StudyError, match="other data is 'new text', there 'old text'"):
+        _fit("tune(strategy=pretend, tries=2)", Budget(folder=tmp_path))
+
+
 def test_another_search_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     """The message says what differs."""
     _fit("tune(strategy=pretend, tries=2)", Budget(folder=tmp_path))
