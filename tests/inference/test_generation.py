@@ -150,6 +150,24 @@ def test_a_family_with_attention_of_its_own_gets_fixed_batches(other, name):
     assert engine._slot_bytes == 0
 
 
+WINDOWED = GROUPED | {"num_local_experts": 2, "num_experts_per_tok": 1, "eos_token_id": 2, "head_dim": 8}
+FIXED_WITH_WINDOWS = {
+    "GptOssConfig": WINDOWED | {"sliding_window": 8},
+    "Llama4TextConfig": WINDOWED | {"attention_chunk_size": 8, "intermediate_size_mlp": 64},
+}
+
+
+@pytest.mark.parametrize("name", FIXED_WITH_WINDOWS)
+def test_rows_that_are_taken_out_of_a_batch_leave_the_windows_of_the_others_as_they_were(other, name):
+    """A layer with a window keeps its last tokens only; what it has forgotten still counts for positions."""
+    model = other(name, **FIXED_WITH_WINDOWS[name])
+    engine = TorchEngine(model)
+    requests = [Generate(Prompt(" ".join(WORDS[i : i + 4 + 3 * i])), (3, 5, 24, 24, 30)[i]) for i in range(5)]
+    for request, response in zip(requests, engine.run(requests), strict=True):
+        assert response.text == as_text(model, naive_greedy(model, request))
+    assert engine._slot_bytes == 0
+
+
 def test_a_recurrent_model_is_refused(other):
     """It keeps no keys and values."""
     model = other("MambaConfig", vocab_size=512, hidden_size=32, num_hidden_layers=2)
