@@ -168,6 +168,21 @@ def test_rows_that_are_taken_out_of_a_batch_leave_the_windows_of_the_others_as_t
     assert engine._slot_bytes == 0
 
 
+@pytest.mark.parametrize("name", ["GPTNeoConfig", "GPTJConfig"])
+def test_a_long_prompt_and_a_long_answer_need_not_fit_into_the_context_together(other, name):
+    """A finished row is read on beside the others, and padding takes places too."""
+    old = {"vocab_size": 512, "eos_token_id": 2, "initializer_range": 0.2}
+    sizes = {"GPTNeoConfig": {"max_position_embeddings": 80, "hidden_size": 32, "num_layers": 2, "num_heads": 4}}
+    sizes["GPTNeoConfig"] |= {"attention_types": [[["global", "local"], 1]], "window_size": 8}
+    sizes["GPTJConfig"] = {"n_positions": 80, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+    model = dataclasses.replace(other(name, **old, **sizes[name]), context=80)
+    requests = [Generate(Prompt(" ".join(WORDS[:22])), 3), *(Generate(Prompt(WORDS[i]), 60) for i in range(5))]
+    engine = TorchEngine(model)
+    for request, response in zip(requests, engine.run(requests), strict=True):
+        assert response.text == as_text(model, naive_greedy(model, request))
+    assert engine._slot_bytes == 0
+
+
 def test_a_recurrent_model_is_refused(other):
     """It keeps no keys and values."""
     model = other("MambaConfig", vocab_size=512, hidden_size=32, num_hidden_layers=2)
