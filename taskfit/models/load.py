@@ -191,7 +191,7 @@ def _architecture(config: Any, subject: str) -> Architecture:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    saved_as = (config.architectures or [""])[0]
+    saved_as = _saved_as(config)
     if config.is_encoder_decoder:
         return "encoder-decoder"
     if saved_as.endswith(("ForCausalLM", "LMHeadModel")):
@@ -206,12 +206,18 @@ def _architecture(config: Any, subject: str) -> Architecture:
     )
 
 
+def _saved_as(config: Any) -> str:
+    """Return the first class that the configuration names; nothing where it names none, or something else than text."""
+    named = config.architectures
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+
+
 def _auto_class(architecture: Architecture, config: Any) -> str:
     if architecture == "decoder":
         return "AutoModelForCausalLM"
     if architecture == "encoder-decoder":
         return "AutoModelForSeq2SeqLM"
-    has_masked_head = (config.architectures or [""])[0].endswith("ForMaskedLM")
+    has_masked_head = _saved_as(config).endswith("ForMaskedLM")
     return "AutoModelForMaskedLM" if has_masked_head else "AutoModel"
 
 
