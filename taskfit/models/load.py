@@ -258,17 +258,17 @@ def _check_vocabulary(module: Any, tokenizer: Any, subject: str) -> None:
 
 
 def _context(module: Any, tokenizer: Any, subject: str) -> int:
-    """The smallest limit that the configuration, the tokenizer or the table of positions sets."""
+    """The smallest limit that the tokenizer sets, or the configuration, less positions that are never used."""
     config = module.config.get_text_config()
-    limits = [getattr(config, key, None) for key in _CONTEXT_KEYS]
-    limits.append(tokenizer.model_max_length)
-    sane = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _SANE_CONTEXT]
+    unused = _positions_before_the_first(module)
+    limits = [(getattr(config, key, None), unused) for key in _CONTEXT_KEYS] + [(tokenizer.model_max_length, 0)]
+    sane = [limit - less for limit, less in limits if isinstance(limit, int) and less < limit < _SANE_CONTEXT]
     if not sane:
         raise ModelError(
             f"{subject}: nothing says how many tokens it can read",
             'Set "model_max_length" in tokenizer_config.json.',
         )
-    return min(sane) - _positions_before_the_first(module)
+    return min(sane)
 
 
 def _positions_before_the_first(module: Any) -> int:
