@@ -7,7 +7,7 @@ from pathlib import Path
 
 from taskfit.errors import Faults, ModelError
 
-__all__ = ["check_folder", "read_json", "tokenizer_files", "weight_files"]
+__all__ = ["check_folder", "read_json", "runs_own_code", "tokenizer_files", "weight_files"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -57,6 +57,15 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
+def runs_own_code(folder: Path) -> bool:
+    """Tell whether a model is loaded by Python code that lies in its folder."""
+    return bool(_asking_for_code(folder))
+
+
+def _asking_for_code(folder: Path) -> list[str]:
+    return [name for name in ("config.json", "tokenizer_config.json") if "auto_map" in read_json(folder / name)]
+
+
 def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
     """Check that a folder holds a model that can be loaded without running anything from it.
 
@@ -72,9 +81,8 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
         faults.add(f"no tokenizer: none of {', '.join(_VOCABULARY_FILES)} is there")
     if (folder / "adapter_config.json").is_file():
         faults.add("adapter_config.json makes this an adapter; load the base model's folder, or the predictor's")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not trust_remote_code and "auto_map" in read_json(folder / name):
-            faults.add(f"{name} asks to run the folder's own code (auto_map); read that code, then trust_remote_code")
+    for name in () if trust_remote_code else _asking_for_code(folder):
+        faults.add(f"{name} asks to run the folder's own code (auto_map); read that code, then trust_remote_code")
     faults.raise_as(ModelError, hint)
 
 
