@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _MOST_STOPS = 4  # the protocol's limit; further stop texts are cut here
+_MOST_BILLED = 10**9  # tokens of one call
 _TOP_CHAT = 20
 _TOP_TEXT = 5
 
@@ -125,12 +126,12 @@ def first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_usage(reply: Mapping[str, Any]) -> Usage | None:
-    """Return the tokens that a reply says were billed; None where it does not say."""
+    """Return the tokens that a reply says were billed; None where it does not say both, or says what cannot be."""
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         return None
-    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= _MOST_BILLED for n in counts):
         return None
     return Usage(counts[0], counts[1])
 
