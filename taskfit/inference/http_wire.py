@@ -244,7 +244,7 @@ def _plain_choice(request: Generate, text: str) -> str:
     if request.choices:
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
         if isinstance(values, dict) and isinstance(values.get("answer"), str):
             return str(values["answer"])
@@ -273,7 +273,9 @@ def _listed(choice: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_logprob(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -1e300 <= value <= 1e-3 or value == -math.inf
 
 
 def _as_one_token(text: str, listed: Mapping[str, float]) -> float | None:
