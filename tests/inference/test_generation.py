@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -148,6 +149,21 @@ def test_a_family_with_attention_of_its_own_gets_fixed_batches(other, name):
     for request, response in zip(requests, engine.run(requests), strict=True):
         assert response.text == as_text(model, naive_greedy(model, request))
     assert engine._slot_bytes == 0
+
+
+def test_a_text_keeps_the_spaces_that_were_written(tiny):
+    """Some tokenizers are set to take those before punctuation out, and a stop text with one would never be seen."""
+    tokenizer = copy.deepcopy(tiny("t5").tokenizer)
+    tokenizer.clean_up_tokenization_spaces = True
+    model = dataclasses.replace(tiny("t5"), tokenizer=tokenizer)
+    tokens = tokenizer("the cats , who sleep . Later", add_special_tokens=False)["input_ids"]
+    for stop, text in (((), "the cats , who sleep . Later"), ((" .",), "the cats , who sleep")):
+        request = Generate(Prompt("Who?"), len(tokens), stop)
+        answer = Answer(model, request, encode(model, request.prompt))
+        for token in tokens:
+            if answer.finish is None:
+                answer.add(token, -1.0)
+        assert answer.result().text == text
 
 
 WINDOWED = GROUPED | {"num_local_experts": 2, "num_experts_per_tok": 1, "eos_token_id": 2, "head_dim": 8}
