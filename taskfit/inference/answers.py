@@ -97,7 +97,10 @@ class Answer:
         return self._stop_place(self._decode(self._tokens)) is not None
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._model.tokenizer.decode(tokens, skip_special_tokens=True))
+        decode = (
+            self._model.tokenizer.decode
+        )  # some tokenizers would take spaces before punctuation out of what was said
+        return str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _stop_place(self, text: str) -> int | None:
         places = [place for stop in self._request.stop if (place := text.find(stop)) >= 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from taskfit.errors import EngineError
 __all__ = [
     "check_finite",
     "evaluating",
-    "expand_cache",
     "forward",
     "hidden_states",
     "long_tensor",
@@ -126,20 +126,17 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def expand_cache(cache: Any, number: int) -> Any:
-    """Return a new cache of ``number`` rows, each like the only row of ``cache``."""
-    return select_rows(cache, [0] * number)
-
-
 def select_rows(cache: Any, rows: Sequence[int]) -> Any:
-    """Return a new cache that holds some rows of a cache, in this order; a row may come more than once."""
-    from transformers import DynamicCache, EncoderDecoderCache
+    """Return a new cache that holds some rows of a cache, in this order; a row may come more than once.
+
+    Layers stay of their kind: one with a window holds its last tokens only, and knows how many went before.
+    """
+    from transformers import EncoderDecoderCache
 
     if isinstance(cache, EncoderDecoderCache):
         both = (cache.self_attention_cache, cache.cross_attention_cache)
         return EncoderDecoderCache(*(select_rows(part, rows) for part in both))
-    chosen = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        index = torch.tensor(rows, device=layer.keys.device)
-        chosen.update(layer.keys[index], layer.values[index], number)
+    chosen = copy(cache)
+    chosen.layers = [copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(torch.tensor(rows))
     return chosen

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from taskfit.errors import EngineError
-from taskfit.inference.answers import Answer, add_tokens
+from taskfit.inference.answers import Answer, add_tokens, room
 from taskfit.inference.batches import Size, batches, in_halves
 from taskfit.inference.forward import forward, long_tensor, select_rows
 from taskfit.inference.score_encoder_decoder import decoder_start, encode_side
@@ -59,8 +59,29 @@ def generate(
 
     sizes = [Size(len(row.prompt) + request.max_tokens) for request, row in asked]
     for batch in batches(sizes, batch_tokens):
-        texts.update(zip(batch, in_halves(batch, compute), strict=True))
+        parts = [*_within_context(batch, asked, model.context)] if model.architecture == "decoder" else [batch]
+        for part in parts:
+            texts.update(zip(part, in_halves(part, compute), strict=True))
     return [texts[row] for row in range(len(asked))], work
+
+
+def _within_context(
+    batch: Sequence[int], asked: Sequence[tuple[Generate, Encoded]], context: int
+) -> Iterator[list[int]]:
+    """Split a batch where its longest prompt and its longest answer would not fit into the context together.
+
+    Prompts are padded to the longest, and a finished row is read on: both take places that the model must have.
+    """
+    part: list[int] = []
+    prompt = answer = 0
+    for row in batch:
+        request, encoded = asked[row]
+        prompt, answer = max(prompt, len(encoded.prompt)), max(answer, room(request, encoded) - 1)
+        if part and prompt + answer > context:
+            yield part
+            part, prompt, answer = [], len(encoded.prompt), room(request, encoded) - 1
+        part.append(row)
+    yield part
 
 
 class _State(Protocol):

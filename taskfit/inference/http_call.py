@@ -239,6 +239,11 @@ class Caller:
         except (TimeoutError, httpx2.TimeoutException):
             lost = ServiceError(f"{host} did not answer within {self._service.timeout_s:g} s", "Raise timeout_s.")
             raise _FailedCall(lost, is_retried=True, is_billed=True) from None
+        except httpx2.InvalidURL as error:
+            raise _FailedCall(ServiceError(f"{host[:_SHOWN]} is no host that can be asked: {error}")) from None
+        except httpx2.DecodingError:
+            lost = ServiceError(f"{host} sent a reply that cannot be unpacked")
+            raise _FailedCall(lost, is_retried=True, is_unreadable=True, is_billed=True) from None
         except httpx2.TransportError as error:
             lost = ServiceError(f"{host} broke the connection off ({type(error).__name__})")
             raise _FailedCall(lost, is_retried=True, is_unreadable=is_begun, is_billed=True) from None

@@ -57,7 +57,9 @@ def check_service(service: Service) -> None:
                 content += part
                 if len(content) > _LIST_BYTES:
                     return
-    except httpx2.TransportError as error:
+    except httpx2.DecodingError:
+        return
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
         raise ServiceError(f"{service.host} cannot be reached ({type(error).__name__})", hint) from None
     if status in (401, 403):
         hint = f"Is the key in {service.key} right?" if service.key else "Name the key's variable: ?key=VARIABLE"

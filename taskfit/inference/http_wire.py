@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _MOST_STOPS = 4  # the protocol's limit; further stop texts are cut here
+_MOST_BILLED = 10**9  # tokens of one call
 _TOP_CHAT = 20
 _TOP_TEXT = 5
 
@@ -125,12 +126,12 @@ def first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_usage(reply: Mapping[str, Any]) -> Usage | None:
-    """Return the tokens that a reply says were billed; None where it does not say."""
+    """Return the tokens that a reply says were billed; None where it does not say both, or says what cannot be."""
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         return None
-    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= _MOST_BILLED for n in counts):
         return None
     return Usage(counts[0], counts[1])
 
@@ -243,7 +244,7 @@ def _plain_choice(request: Generate, text: str) -> str:
     if request.choices:
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
         if isinstance(values, dict) and isinstance(values.get("answer"), str):
             return str(values["answer"])
@@ -272,7 +273,9 @@ def _listed(choice: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_logprob(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -1e300 <= value <= 1e-3 or value == -math.inf
 
 
 def _as_one_token(text: str, listed: Mapping[str, float]) -> float | None:

@@ -214,9 +214,9 @@ _HINT = (
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is ours, before anything in it is changed; lay out a new one."""
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # first: another may make it now
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != _APPLICATION:
         raise EngineError(f"{path} is another program's database", _HINT)
     if tables and version != _FORMAT:

@@ -1,4 +1,4 @@
-"""Log-probabilities of answers under a decoder, every answer in a sequence of its own; and the common cache of prompts.
+"""Log-probabilities of answers under a decoder, every answer in a sequence of its own.
 
 The quick way is :mod:`taskfit.inference.score_shared`; this is the one that every decoder can go.
 """
@@ -6,46 +6,22 @@ The quick way is :mod:`taskfit.inference.score_shared`; this is the one that eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from taskfit.inference.batches import Size, batches, in_halves
 from taskfit.inference.forward import check_finite, forward, long_tensor, vocabulary_size
-from taskfit.inference.trie import Ids, shared_prefix
+from taskfit.inference.trie import Ids
 from taskfit.models.work import Work
 
 if TYPE_CHECKING:
     from taskfit.models.encoding import Encoded
     from taskfit.models.language_model import LanguageModel
 
-__all__ = ["SharedStart", "score_separately", "shared_start"]
-
-_WORTH_SHARING = 16  # tokens
+__all__ = ["score_separately"]
 
 Scores = tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class SharedStart:
-    """The tokens all prompts begin with, and their keys and values (one row); no tokens and None when too few."""
-
-    tokens: Ids
-    cache: Any
-    work: Work
-
-
-def shared_start(model: LanguageModel, prompts: Sequence[Ids], *, worth_sharing: int = _WORTH_SHARING) -> SharedStart:
-    """Read what all prompts begin with, once, when it is long enough to be worth it."""
-    tokens = shared_prefix(prompts) if len(prompts) > 1 else ()
-    if len(tokens) < max(worth_sharing, 1):
-        return SharedStart((), None, Work())
-    nothing = torch.zeros(0, dtype=torch.long, device=model.device)
-    ids = torch.tensor([tokens], device=model.device)
-    _, cache = forward(model.module, nothing, nothing, input_ids=ids, use_cache=True)
-    length = len(tokens)
-    return SharedStart(tokens, cache, Work(computed_tokens=length, attended_pairs=length * (length + 1) // 2))
 
 
 def score_separately(model: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int) -> tuple[list[Scores], Work]:

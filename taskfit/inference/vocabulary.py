@@ -53,4 +53,6 @@ def token_logprobs(head: torch.nn.Linear, hidden: Tensor, rows: Tensor, tokens: 
     asked = (hidden[rows].float() * weight[tokens].float()).sum(-1)
     if bias is not None:
         asked = asked + bias[tokens].float()
-    return asked - (most + total.log())[rows]
+    # The logits of the sum are rounded to the layer's number format, those asked for are not: without a bound, a token
+    # that is all but certain could come out likelier than 1.
+    return (asked - (most + total.log())[rows]).clamp_max(0)

@@ -78,8 +78,13 @@ def _ids(tokenizer: Any, prompt: Prompt, before: str, after: str) -> tuple[int, 
     form = text_format(tokenizer)
     parts = [prompt.system] if prompt.system else []
     parts += [_shown(tokenizer, shot) for shot in prompt.shots]
-    text = _disarm(tokenizer, "\n\n".join([*parts, before]))
-    ahead, behind = token_ids(tokenizer, text), token_ids(tokenizer, _disarm(tokenizer, after))
+    text, after = _disarm(tokenizer, "\n\n".join([*parts, before])), _disarm(tokenizer, after)
+    mask = tokenizer.added_tokens_decoder.get(tokenizer.mask_token_id)
+    if getattr(mask, "lstrip", False):  # RoBERTa's kind: the white space before a mask belongs to it
+        text = text.rstrip()
+    if getattr(mask, "rstrip", False):
+        after = after.lstrip()
+    ahead, behind = token_ids(tokenizer, text), token_ids(tokenizer, after)
     return (*form.head, *ahead, int(tokenizer.mask_token_id), *behind, *form.tail)
 
 

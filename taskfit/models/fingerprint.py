@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from taskfit.models.folder import tokenizer_files, weight_files
+from taskfit.models.folder import runs_own_code, tokenizer_files, weight_files
 
 __all__ = ["fingerprint"]
 
@@ -16,12 +16,13 @@ _digests: dict[tuple[Path, int, int], bytes] = {}  # this process only: a file's
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 over names and contents of configuration, weights and tokenizer files, in hexadecimal.
 
-    Other files (readme, examples) do not count. Contents are read once per process and file state (path, size,
-    modification time).
+    Python files count where the folder asks to run its own code. Other files (readme, examples) do not. Contents are
+    read once per process and file state (path, size, modification time).
     """
     configurations = [path for path in (folder / "config.json", folder / "generation_config.json") if path.is_file()]
     total = hashlib.sha256()
-    for path in sorted({*configurations, *weight_files(folder), *tokenizer_files(folder)}):
+    own_code = [*folder.rglob("*.py")] if runs_own_code(folder) else []
+    for path in sorted({*configurations, *weight_files(folder), *tokenizer_files(folder), *own_code}):
         name = path.relative_to(folder).as_posix().encode()
         total.update(len(name).to_bytes(8, "big") + name + _digest(path))
     return total.hexdigest()

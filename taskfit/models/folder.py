@@ -7,7 +7,7 @@ from pathlib import Path
 
 from taskfit.errors import Faults, ModelError
 
-__all__ = ["check_folder", "read_json", "tokenizer_files", "weight_files"]
+__all__ = ["check_folder", "read_json", "runs_own_code", "tokenizer_files", "weight_files"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, object]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} must hold a JSON object (got a {type(value).__name__})")
@@ -55,6 +55,15 @@ def weight_files(folder: Path) -> list[Path]:
 def tokenizer_files(folder: Path) -> list[Path]:
     """Return every file that decides how text becomes tokens, chat templates included, sorted by name."""
     return sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def runs_own_code(folder: Path) -> bool:
+    """Tell whether a model is loaded by Python code that lies in its folder."""
+    return bool(_asking_for_code(folder))
+
+
+def _asking_for_code(folder: Path) -> list[str]:
+    return [name for name in ("config.json", "tokenizer_config.json") if "auto_map" in read_json(folder / name)]
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
@@ -72,9 +81,8 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
         faults.add(f"no tokenizer: none of {', '.join(_VOCABULARY_FILES)} is there")
     if (folder / "adapter_config.json").is_file():
         faults.add("adapter_config.json makes this an adapter; load the base model's folder, or the predictor's")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not trust_remote_code and "auto_map" in read_json(folder / name):
-            faults.add(f"{name} asks to run the folder's own code (auto_map); read that code, then trust_remote_code")
+    for name in () if trust_remote_code else _asking_for_code(folder):
+        faults.add(f"{name} asks to run the folder's own code (auto_map); read that code, then trust_remote_code")
     faults.raise_as(ModelError, hint)
 
 

@@ -191,7 +191,7 @@ def _architecture(config: Any, subject: str) -> Architecture:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    saved_as = (config.architectures or [""])[0]
+    saved_as = _saved_as(config)
     if config.is_encoder_decoder:
         return "encoder-decoder"
     if saved_as.endswith(("ForCausalLM", "LMHeadModel")):
@@ -206,12 +206,18 @@ def _architecture(config: Any, subject: str) -> Architecture:
     )
 
 
+def _saved_as(config: Any) -> str:
+    """Return the first class that the configuration names; nothing where it names none, or something else than text."""
+    named = config.architectures
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+
+
 def _auto_class(architecture: Architecture, config: Any) -> str:
     if architecture == "decoder":
         return "AutoModelForCausalLM"
     if architecture == "encoder-decoder":
         return "AutoModelForSeq2SeqLM"
-    has_masked_head = (config.architectures or [""])[0].endswith("ForMaskedLM")
+    has_masked_head = _saved_as(config).endswith("ForMaskedLM")
     return "AutoModelForMaskedLM" if has_masked_head else "AutoModel"
 
 
@@ -252,17 +258,17 @@ def _check_vocabulary(module: Any, tokenizer: Any, subject: str) -> None:
 
 
 def _context(module: Any, tokenizer: Any, subject: str) -> int:
-    """The smallest limit that the configuration, the tokenizer or the table of positions sets."""
+    """The smallest limit that the tokenizer sets, or the configuration, less positions that are never used."""
     config = module.config.get_text_config()
-    limits = [getattr(config, key, None) for key in _CONTEXT_KEYS]
-    limits.append(tokenizer.model_max_length)
-    sane = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _SANE_CONTEXT]
+    unused = _positions_before_the_first(module)
+    limits = [(getattr(config, key, None), unused) for key in _CONTEXT_KEYS] + [(tokenizer.model_max_length, 0)]
+    sane = [limit - less for limit, less in limits if isinstance(limit, int) and less < limit < _SANE_CONTEXT]
     if not sane:
         raise ModelError(
             f"{subject}: nothing says how many tokens it can read",
             'Set "model_max_length" in tokenizer_config.json.',
         )
-    return min(sane) - _positions_before_the_first(module)
+    return min(sane)
 
 
 def _positions_before_the_first(module: Any) -> int:

@@ -121,8 +121,8 @@ def read_service_name(name: str) -> Service:
         parts = urlsplit(name)
         host, port = parts.hostname, parts.port
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise ModelError(f"a service's address cannot be read: {error}", _HINT) from None
+    except ValueError:  # its words repeat what stands there, which may be a key
+        raise ModelError("a service's address cannot be read: host, port or options are malformed", _HINT) from None
     if parts.username is not None or parts.password is not None:
         faults.add("a service's address must hold no user and no password")
     if not host:

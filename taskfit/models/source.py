@@ -33,7 +33,7 @@ def find_folder(name_or_folder: str | Path, *, revision: str | None = None, with
     """
     name = str(name_or_folder)
     known = known_folder(name) if isinstance(name_or_folder, str) else None
-    folder = known or Path(name).expanduser()
+    folder = known or _as_folder(name)
     if folder.is_dir():
         if revision is not None:
             raise ModelError(f"revision is for hub names only (got {revision!r} for the folder {folder})")
@@ -45,6 +45,17 @@ def find_folder(name_or_folder: str | Path, *, revision: str | None = None, with
             f"there is no model folder {folder}", "Give an existing folder, or a hub name like owner/name."
         )
     return _download(name, revision, with_code)
+
+
+def _as_folder(name: str) -> Path:
+    """Return the path that a name is; whether something is there can be asked without an error."""
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{name[:80]!r} cannot be a model's name or folder: {reason}") from None
+    return folder
 
 
 def _download(name: str, revision: str | None, with_code: bool) -> Path:

@@ -71,8 +71,6 @@ def render_chat(tokenizer: Any, messages: list[Message], *, with_reply_start: bo
     Raises:
         ModelError: the template refuses these messages.
     """
-    from jinja2 import TemplateError
-
     try:
         text = tokenizer.apply_chat_template(
             messages,
@@ -82,9 +80,10 @@ def render_chat(tokenizer: Any, messages: list[Message], *, with_reply_start: bo
             date_string=_FIXED_DATE,
             chat_template=_without_today(tokenizer.get_chat_template()),
         )
-    except TemplateError as error:
+    except Exception as error:  # a template is a program of the model's folder: it raises whatever it does
         roles = ", ".join(message["role"] for message in messages)
-        raise ModelError(f"the chat template refuses the turns {roles}: {error}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"the chat template refuses the turns {roles}: {reason}") from error
     return str(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -145,6 +146,54 @@ def test_a_family_with_attention_of_its_own_gets_fixed_batches(other, name):
     model = other(name, **small, alibi=True) if name == "FalconConfig" else other(name, **small)
     engine = TorchEngine(model)
     requests = drawn(5, 6, seed=5)
+    for request, response in zip(requests, engine.run(requests), strict=True):
+        assert response.text == as_text(model, naive_greedy(model, request))
+    assert engine._slot_bytes == 0
+
+
+def test_a_text_keeps_the_spaces_that_were_written(tiny):
+    """Some tokenizers are set to take those before punctuation out, and a stop text with one would never be seen."""
+    tokenizer = copy.deepcopy(tiny("t5").tokenizer)
+    tokenizer.clean_up_tokenization_spaces = True
+    model = dataclasses.replace(tiny("t5"), tokenizer=tokenizer)
+    tokens = tokenizer("the cats , who sleep . Later", add_special_tokens=False)["input_ids"]
+    for stop, text in (((), "the cats , who sleep . Later"), ((" .",), "the cats , who sleep")):
+        request = Generate(Prompt("Who?"), len(tokens), stop)
+        answer = Answer(model, request, encode(model, request.prompt))
+        for token in tokens:
+            if answer.finish is None:
+                answer.add(token, -1.0)
+        assert answer.result().text == text
+
+
+WINDOWED = GROUPED | {"num_local_experts": 2, "num_experts_per_tok": 1, "eos_token_id": 2, "head_dim": 8}
+FIXED_WITH_WINDOWS = {
+    "GptOssConfig": WINDOWED | {"sliding_window": 8},
+    "Llama4TextConfig": WINDOWED | {"attention_chunk_size": 8, "intermediate_size_mlp": 64},
+}
+
+
+@pytest.mark.parametrize("name", FIXED_WITH_WINDOWS)
+def test_rows_that_are_taken_out_of_a_batch_leave_the_windows_of_the_others_as_they_were(other, name):
+    """A layer with a window keeps its last tokens only; what it has forgotten still counts for positions."""
+    model = other(name, **FIXED_WITH_WINDOWS[name])
+    engine = TorchEngine(model)
+    requests = [Generate(Prompt(" ".join(WORDS[i : i + 4 + 3 * i])), (3, 5, 24, 24, 30)[i]) for i in range(5)]
+    for request, response in zip(requests, engine.run(requests), strict=True):
+        assert response.text == as_text(model, naive_greedy(model, request))
+    assert engine._slot_bytes == 0
+
+
+@pytest.mark.parametrize("name", ["GPTNeoConfig", "GPTJConfig"])
+def test_a_long_prompt_and_a_long_answer_need_not_fit_into_the_context_together(other, name):
+    """A finished row is read on beside the others, and padding takes places too."""
+    old = {"vocab_size": 512, "eos_token_id": 2, "initializer_range": 0.2}
+    sizes = {"GPTNeoConfig": {"max_position_embeddings": 80, "hidden_size": 32, "num_layers": 2, "num_heads": 4}}
+    sizes["GPTNeoConfig"] |= {"attention_types": [[["global", "local"], 1]], "window_size": 8}
+    sizes["GPTJConfig"] = {"n_positions": 80, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+    model = dataclasses.replace(other(name, **old, **sizes[name]), context=80)
+    requests = [Generate(Prompt(" ".join(WORDS[:22])), 3), *(Generate(Prompt(WORDS[i]), 60) for i in range(5))]
+    engine = TorchEngine(model)
     for request, response in zip(requests, engine.run(requests), strict=True):
         assert response.text == as_text(model, naive_greedy(model, request))
     assert engine._slot_bytes == 0

@@ -13,6 +13,7 @@ import pytest
 
 from taskfit.errors import ConfigError, EngineError, NoScoresError, ServiceError, SpendingError, TaskfitError
 from taskfit.inference.http_call import Retry, _retry_after
+from taskfit.inference.http_check import check_service
 from taskfit.inference.http_engine import HttpEngine
 from taskfit.inference.http_limits import RateLimit, Spending
 from taskfit.inference.http_wire import Usage
@@ -543,3 +544,20 @@ def test_every_named_fault_is_an_error_of_ours_or_no_error() -> None:
                 engine_of(service, timeout_s=0.5, retry=Retry(calls=2, first_s=0.001)).run(asks(1))
             except TaskfitError as error:
                 assert re.search(r"127\.0\.0\.1", error.message), name
+
+
+def test_a_reply_that_is_packed_wrongly_is_asked_for_again() -> None:
+    packed = Fault(headers={"Content-Encoding": "gzip"}, body=b"not packed at all")
+    with FakeService(lambda text: "yes", faults=[packed]) as service:
+        assert texts(engine_of(service).run(asks(1))) == ["yes"]
+    with FakeService(lambda text: "yes", faults=[packed] * 9) as service:
+        with pytest.raises(ServiceError, match="cannot be unpacked"):
+            engine_of(service).run(asks(1))
+        assert len(service.bodies) == 1 + QUICK.unreadable
+
+
+def test_a_host_that_cannot_be_one_is_one_line() -> None:
+    model = ServiceModel("http://ex\u00e4%mple.localhost/v1#m")
+    for ask in (lambda: HttpEngine(model, retry=QUICK).run(asks(1)), lambda: check_service(model.service)):
+        with pytest.raises(ServiceError, match=r"no host that can be asked|cannot be reached"):
+            ask()

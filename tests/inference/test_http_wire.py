@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskfit.errors import NoScoresError
-from taskfit.inference.http_wire import ReplyError, Usage, generate_body, read_generated, read_top
+from taskfit.inference.http_wire import ReplyError, Usage, generate_body, read_generated, read_top, read_usage
 from taskfit.inference.requests import Generate, Score
 from taskfit.models.service import Service
 from taskfit.tasks.prompt import Prompt
@@ -68,3 +68,32 @@ def test_lists_of_tokens_that_are_none_are_no_scores(logprobs: object) -> None:
 def test_a_reply_without_a_list_of_choices_is_none() -> None:
     with pytest.raises(ReplyError):
         read_generated(Generate(Prompt("a"), 1), {"choices": [3]}, Usage(1, 1))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"total_tokens": 300},
+        {"prompt_tokens": 300},
+        {"input_tokens": 300, "output_tokens": 5},
+        {"prompt_tokens": 10**400, "completion_tokens": 1},
+        {"prompt_tokens": -1, "completion_tokens": 1},
+        {"prompt_tokens": True, "completion_tokens": 1},
+    ],
+)
+def test_usage_that_does_not_say_both_counts_is_none(usage: dict[str, object]) -> None:
+    """Counted as nothing, a call would be free, and no cap be reached."""
+    assert read_usage({"usage": usage}) is None
+    assert read_usage({"usage": usage | {"prompt_tokens": 3, "completion_tokens": 0}}) == Usage(3, 0)
+
+
+def test_a_choice_nested_without_end_stays_as_it_was_written() -> None:
+    request = Constrained(Prompt("a"), 5, choices=("yes", "no"))
+    assert read_generated(request, reply("[" * 100_000), Usage()).text == "[" * 100_000
+
+
+def test_a_logprob_too_large_for_a_float_is_none() -> None:
+    entries = [{"token": "yes", "logprob": -(10**400)}, {"token": "no", "logprob": -1}]
+    answer = {"choices": [{"logprobs": {"content": [{"top_logprobs": entries}]}}]}
+    assert read_top(Score(Prompt("a"), ("no",)), answer, Usage()).logprobs == (-1.0,)

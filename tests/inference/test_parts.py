@@ -12,6 +12,7 @@ from taskfit.inference.batches import Size, batches, default_batch_tokens, in_ha
 from taskfit.inference.requests import Generate
 from taskfit.inference.sampling import Chooser
 from taskfit.inference.trie import build_trie, shared_prefix
+from taskfit.inference.vocabulary import token_logprobs
 from taskfit.tasks.prompt import Prompt
 
 MANY = settings(max_examples=60, deadline=None)
@@ -32,6 +33,19 @@ def test_a_tree_spells_every_answer(answers):
             assert node < 0 or trie.depths[node] == depth
     assert len(trie.tokens) == len({answer[:size] for answer in answers for size in range(1, len(answer))})
     assert trie.heads == tuple(sorted(set(trie.edge_nodes)))
+
+
+def test_no_token_is_likelier_than_certain_in_a_narrow_number_format():
+    """A logit of 30.1 is 30.125 in bfloat16, one of 30.05 is 30.0."""
+    head = torch.nn.Linear(2, 8, bias=False, dtype=torch.bfloat16)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[3] = torch.tensor([5.0, 0.0390625])
+    hidden = torch.tensor([[6.0, number / 2] for number in range(8)], dtype=torch.bfloat16)
+    with torch.no_grad():
+        found = token_logprobs(head, hidden, torch.arange(8), torch.full((8,), 3))
+    assert found.max() == 0
+    assert found.min() > -0.1
 
 
 @MANY

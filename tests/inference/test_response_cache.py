@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +24,7 @@ from taskfit.errors import ConfigError, EngineError, ServiceError
 from taskfit.inference.http_call import Retry
 from taskfit.inference.http_engine import HttpEngine
 from taskfit.inference.requests import Generate, Request, Response, Score
-from taskfit.inference.response_cache import CachedEngine, default_cache
+from taskfit.inference.response_cache import CachedEngine, _prepare, default_cache
 from taskfit.inference.torch_engine import TorchEngine
 from taskfit.models import LanguageModel, load
 from taskfit.models.service import ServiceModel
@@ -329,6 +330,28 @@ def test_a_damaged_file_is_an_error_or_a_right_answer_and_never_a_wrong_one(tmp_
             assert CachedEngine(NamedEngine(), path).run(asks(50)) == expected
         except EngineError as error:
             assert str(path) in error.message
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_a_file_that_another_process_makes_at_this_moment_is_no_other_programs(tmp_path: Path, moment: int) -> None:
+    """Trials start together; whoever comes second finds tables that were not there a statement before."""
+    path = tmp_path / "answers.sqlite"
+    mine, theirs = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
+
+    class Meanwhile:
+        statements = 0
+
+        def execute(self, sql: str) -> SimpleNamespace:
+            row = mine.execute(sql).fetchone()
+            if self.statements == moment:
+                _prepare(theirs, path)
+            self.statements += 1
+            return SimpleNamespace(fetchone=lambda: row)
+
+    _prepare(Meanwhile(), path)  # type: ignore[arg-type]
+    for connection in (mine, theirs):
+        assert connection.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+        connection.close()
 
 
 def test_an_answer_that_cannot_be_kept_is_given_all_the_same(tmp_path: Path) -> None:

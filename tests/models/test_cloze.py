@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from taskfit.errors import EngineError
@@ -28,6 +30,26 @@ def test_the_prompt_holds_the_mask_once_and_its_special_tokens(model):
     encoded = encode(model, Prompt("the film is [MASK] today", system="say it"), ("good", "bad"))
     assert text_of(model, encoded) == "[CLS] say it the film is [MASK] today [SEP]"
     assert [model.tokenizer.decode(answer) for answer in encoded.answers] == ["good", "bad"]
+
+
+@pytest.mark.parametrize("sides", [(True, False), (False, False), (True, True)])
+def test_the_space_around_a_mask_is_read_as_the_tokenizer_reads_it(model, sides):
+    """RoBERTa's mask takes the space before it; a token of its own for that space would be one too many."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bytes_of = Tokenizer(models.BPE())
+    bytes_of.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    bytes_of.train_from_iterator(["It was good. It was bad today."] * 4, trainer)
+    mask = AddedToken("<mask>", lstrip=sides[0], rstrip=sides[1], special=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_of, mask_token=mask)
+    roberta = dataclasses.replace(model, tokenizer=tokenizer)
+    for text in ("It was <mask> today.", "It was [MASK] today.", "It was <mask>."):
+        expected = tokenizer(text.replace("[MASK]", "<mask>"), add_special_tokens=False)["input_ids"]
+        encoded = encode(roberta, Prompt(text), ("good",))
+        assert list(encoded.prompt) == expected
+        assert encoded.answers == (tuple(tokenizer(" good", add_special_tokens=False)["input_ids"]),)
 
 
 def test_only_the_wording_masks(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -33,4 +34,17 @@ def test_a_file_under_another_name_changes_it(folder, tmp_path):
     copy = shutil.copytree(folder("gpt2"), tmp_path / "copy")
     before = fingerprint(copy)
     (copy / "model.safetensors").rename(copy / "weights.safetensors")
+    assert fingerprint(copy) != before
+
+
+def test_code_of_its_own_counts_where_it_is_run(folder, tmp_path):
+    """Other code is another model; a script that nobody runs is like a readme."""
+    copy = shutil.copytree(folder("gpt2"), tmp_path / "copy")
+    before = fingerprint(copy)
+    (copy / "modeling_own.py").write_text("FACTOR = 1")
+    assert fingerprint(copy) == before
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling_own.Own"}}))
+    before = fingerprint(copy)
+    (copy / "modeling_own.py").write_text("FACTOR = 2")
     assert fingerprint(copy) != before

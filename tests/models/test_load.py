@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from taskfit.errors import ConfigError, MissingExtraError, ModelError
 from taskfit.models import load, open_folder
 from taskfit.models.folder import read_json
+from taskfit.models.load import _architecture
 from taskfit.models.source import find_folder
 from taskfit.models.table import KNOWN_MODELS, default_model, describe_models, is_available, known_folder
 from taskfit.models.weights import check_loaded
@@ -329,6 +331,41 @@ def test_positions_before_the_first_are_no_context(tmp_path, folder):
     )
     RobertaModel(config).save_pretrained(tmp_path / "roberta")
     assert load(tmp_path / "roberta", dtype="float32").context == 40
+    settings = json.loads((tmp_path / "roberta" / "tokenizer_config.json").read_text())
+    for limit, context in ((40, 40), (39, 39)):  # the tokenizer counts tokens, not rows of the table
+        (tmp_path / "roberta" / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": limit}))
+        assert load(tmp_path / "roberta", dtype="float32").context == context
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "long" * 1000])
+def test_a_name_that_can_be_no_path_is_one_line(name):
+    """No such user, or longer than any file's name may be."""
+    with pytest.raises(ModelError, match="cannot be a model's name or folder"):
+        find_folder(name)
+
+
+def test_a_configuration_nested_without_end_is_one_line(copy):
+    """A stranger's folder."""
+    folder = copy("llama")
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match=r"config\.json is not valid JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize("named", [[5], {"a": 1}, "LlamaForCausalLM", [], None])
+def test_architectures_that_are_no_list_of_texts_name_none(named):
+    """The model's type says what it is."""
+    config = SimpleNamespace(architectures=named, is_encoder_decoder=False, model_type="llama")
+    assert _architecture(config, "a model") == "decoder"
+
+
+@pytest.mark.parametrize("template", ["{{ 1 + messages }}", "{{ 1 / 0 }}", "{% for i in range(10 ** 9) %}{% endfor %}"])
+def test_a_chat_template_that_fails_is_one_line(copy, template):
+    """Whatever it raises."""
+    folder = copy("chatml")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match="the chat template refuses the turns user, assistant"):
+        load(folder, dtype="float32")
 
 
 def test_a_model_of_another_trade_is_refused(copy):

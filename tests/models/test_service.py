@@ -58,7 +58,15 @@ def test_faulty_names_are_refused_with_the_form(name: str, words: str) -> None:
         load(name)
 
 
-@pytest.mark.parametrize("name", ["https://me:sk-secret@host/v1#m", "https://host/v1?key=sk-secret#m"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://me:sk-secret@host/v1#m",
+        "https://host/v1?key=sk-secret#m",
+        "https://host/v1?sk-secret#m",
+        "https://host:sk-secret/v1#m",
+    ],
+)
 def test_a_secret_in_a_name_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(ModelError) as caught:
         load(name)
