@@ -158,6 +158,7 @@ def worst_case(name: str, original: Outcomes, changed: Mapping[str, Outcomes]) -
     check_same_rows(versions)
     sign = 1.0 if metric(name).higher_is_better else -1.0
     worst = np.argmin([sign * per_row(name, version) for version in versions], axis=0)
+    none = (None,) * len(original)
     has_shares = all(version.probabilities is not None for version in versions)
     return replace(
         original,
@@ -166,6 +167,7 @@ def worst_case(name: str, original: Outcomes, changed: Mapping[str, Outcomes]) -
         probabilities=tuple((versions[number].probabilities or ())[row] for row, number in enumerate(worst))
         if has_shares
         else None,
+        choices=tuple((versions[number].choices or none)[row] for row, number in enumerate(worst)),
         _memo={},
     )
 
