@@ -212,7 +212,12 @@ def _replaced(forms: Mapping[str, str]) -> Callable[[str, Random], str]:
     pattern = re.compile(
         r"\b(" + "|".join(sorted(map(re.escape, forms), key=len, reverse=True)) + r")\b", re.IGNORECASE
     )
-    return lambda text, _: pattern.sub(lambda match: _like(forms[match[0].lower()], match[0]), text)
+
+    def swap(match: re.Match[str]) -> str:
+        other = forms.get(match[0].lower())  # none where a letter is alike without case only: the dotted I, the long s
+        return match[0] if other is None else _like(other, match[0])
+
+    return lambda text, _: pattern.sub(swap, text)
 
 
 def _some(forms: Mapping[str, str], chance: float) -> Callable[[str, Random], str]:

@@ -26,6 +26,13 @@ def test_a_change_depends_on_seed_name_row_and_text_alone(text: str, name: str, 
     assert perturb(text, name, "row", seed=seed) == perturb(text, name, "row", seed=seed)
 
 
+@pytest.mark.parametrize("text", ["WİTH THİS", "it ıs not", "iſ not"])
+def test_letters_that_are_alike_without_case_only_are_left_alone(text: str) -> None:
+    """The dotted capital I and the dotless one of Turkish and the long s are no letters of these lists."""
+    for name in ("contract", "expand", "dialect"):
+        assert perturb(text, name, "row") == text
+
+
 def test_rows_and_seeds_are_changed_in_their_own_ways() -> None:
     """Where chance has a part."""
     for name in ("typos", "spaces"):
