@@ -176,7 +176,7 @@ def _read(path: Path) -> PriceTable:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date of the 45th is a ValueError
         raise ConfigError(f"cannot read the price file {path}: {error}") from error
     faults = Faults(str(path))
     if not isinstance(values, dict):

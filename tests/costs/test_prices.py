@@ -94,6 +94,8 @@ def test_all_faults_of_a_price_file_are_reported_together(tmp_path: Path) -> Non
         ("date: 2026-01-01\ncurrency: EUR\nmachines: {}\n", "got 'EUR'"),
         ("date: 2026-01-01\ncurrency: USD\nmachines: []\n", "machines must map"),
         ("date: soon\ncurrency: USD\nmachines: {}\n", "got 'soon'"),
+        ("date: 2026-13-45\ncurrency: USD\nmachines: {}\n", "cannot read the price file"),
+        ("[" * 3000, "cannot read the price file"),
     ],
 )
 def test_files_of_another_form_are_refused(tmp_path: Path, text: str, why: str) -> None:
