@@ -45,6 +45,16 @@ def test_the_users_entries_win_and_add(tmp_path: Path) -> None:
     assert machine(table, "cpu-2core").date == machine(load_prices(), "cpu-2core").date
 
 
+def test_a_price_of_a_known_machine_leaves_what_it_has(tmp_path: Path) -> None:
+    """Who gives a price of their own need not say again that an L4 is a GPU."""
+    text = "date: 2026-10-01\ncurrency: USD\nmachines:\n  gpu-l4: {price_usd_per_hour: 0.44, memory_gb: 48}\n"
+    own, shipped = (machine(table, "gpu-l4") for table in (load_prices(write(tmp_path, text)), load_prices()))
+    assert (own.price_usd_per_hour, own.memory_gb, own.source) == (0.44, 48, "")
+    assert (own.gpu, own.cores, own.gpu_memory_gb) == (shipped.gpu, shipped.cores, shipped.gpu_memory_gb)
+    other = text.replace("memory_gb: 48", "gpu: H100, gpu_memory_gb: 80")
+    assert machine(load_prices(write(tmp_path, other)), "gpu-l4").gpu == "H100"
+
+
 def test_old_prices_warn() -> None:
     """After 90 days, not before; the sentence says what to do."""
     found = machine(load_prices())
