@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from taskfit.costs.estimate import estimate
 from taskfit.costs.fits import fitting_methods, fitting_models
 from taskfit.costs.memory import memory
 from taskfit.costs.need import Need
+from taskfit.costs.prices import load_prices, machine
 from taskfit.costs.probe import Probe, save_probe
 from taskfit.costs.serving import serving
 from taskfit.costs.strategies import STRATEGIES, fitting_batch, plan_job, read_strategy
@@ -120,6 +122,17 @@ def test_processors_and_devices_without_a_price_are_estimated() -> None:
     assert find_device("cpu-8core").accelerator.flops_per_s["float32"] == pytest.approx(8 * 0.06e12)
     assert estimate("gpt2", "lora", hardware="v100").usd is None
     assert estimate("gpt2", "lora", hardware="cpu-8core").usd is not None
+
+
+def test_a_machine_of_which_only_the_price_is_known_is_refused() -> None:
+    """Without its memory nothing would fit, and without its cores it would have one."""
+    table = load_prices()
+    bare = replace(machine(table), name="mine")
+    for known in (bare, replace(bare, cores=8), replace(bare, memory_gb=32.0)):
+        with pytest.raises(ConfigError, match="does not say what mine has"):
+            find_device("mine", replace(table, machines={"mine": known}))
+    whole = replace(bare, cores=8, memory_gb=32.0)
+    assert find_device("mine", replace(table, machines={"mine": whole})).accelerator.memory_bytes == 32e9
 
 
 def test_settings_in_brackets_are_read() -> None:
