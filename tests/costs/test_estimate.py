@@ -135,6 +135,14 @@ def test_a_machine_of_which_only_the_price_is_known_is_refused() -> None:
     assert find_device("mine", replace(table, machines={"mine": whole})).accelerator.memory_bytes == 32e9
 
 
+def test_worked_examples_take_room() -> None:
+    """A prompt of eight examples and a row is nine rows long."""
+    zero, few = (estimate("tinyllama", name, hardware="gpu-l4").memory for name in ("zero-shot", "few-shot(k=8)"))
+    long = estimate("tinyllama", "zero-shot", hardware="gpu-l4", need=Need(length=9 * 512)).memory
+    assert few.activations > zero.activations
+    assert few.system == pytest.approx(long.system)
+
+
 def test_settings_in_brackets_are_read() -> None:
     """Names and values as a strategy has them."""
     assert read_strategy("lora(rank=16, targets=qv)") == ("lora", {"rank": 16, "targets": "qv"})
