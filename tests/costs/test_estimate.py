@@ -209,6 +209,7 @@ def test_checkpointing_and_profile_stay_as_they_are_said() -> None:
         (lambda: Need(batch=0), r"batch must be above 0 \(got 0\)"),
         (lambda: Need(length=0), "length must be above 0"),
         (lambda: Need(answer=600), "answer must be at most length"),
+        (lambda: estimate("bert-base", "lora(targets=mlp)"), "lora of mlp changes no matrix of a bert model"),
         (lambda: estimate("bert-base", "soft-prompt"), "soft-prompt is not offered for an encoder"),
     ],
 )
