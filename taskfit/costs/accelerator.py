@@ -89,14 +89,27 @@ def accelerator(name: str) -> Accelerator:
 
 
 def find_accelerator(name: str) -> Accelerator | None:
-    """Return the device that a name means, as people write names (``A100-80GB``, ``RTX 4090``, ``gpu-h100``)."""
+    """Return the device that a name means, as people write names (``A100-80GB``, ``RTX 4090``, ``gpu-h100``).
+
+    The device must stand in the name as words of its own, so that an L40 is not taken for an L4. An A100 has 80 GB
+    unless its name says 40.
+    """
     known = accelerators()
-    short = re.sub(r"[^a-z0-9]", "", name.lower().removeprefix("gpu-"))
-    for key in sorted(known, key=len, reverse=True):
+    words = re.findall(r"[a-z0-9]+", name.lower().removeprefix("gpu-"))
+    short, spaced = "".join(words), " ".join(words)
+    for key in known:
         plain = key.replace("-", "")
         if short == plain or short.removeprefix("rtx") == plain.removeprefix("rtx"):
             return known[key]
     for key in sorted(known, key=len, reverse=True):
-        if re.sub(r"[^a-z0-9]", "", key) in short:
+        if _stands_in(key, spaced):
             return known[key]
-    return known["a100-80gb"] if short.startswith("a100") else None
+    if not _stands_in("a100", spaced):
+        return None
+    return known["a100-40gb" if re.search(r"\b40( ?gb?)?\b", spaced) else "a100-80gb"]
+
+
+def _stands_in(key: str, words: str) -> bool:
+    """Say whether a device stands among words, joined or apart, with or without a number of them (``8xH100``)."""
+    parts = re.findall(r"[a-z]+|[0-9]+", key)
+    return re.search(rf"\b(?:\d+x)?{' ?'.join(parts)}\b", words) is not None

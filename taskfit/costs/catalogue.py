@@ -92,7 +92,7 @@ def find_architecture(model: str) -> Architecture:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {path}: {error}", "give a folder that holds a model's config.json") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path} must hold an object (got {type(values).__name__})")

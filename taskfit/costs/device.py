@@ -35,7 +35,8 @@ def find_device(hardware: str, prices: PriceTable | None = None) -> Device:
     """Return the device that a name means: an accelerator, a machine with a price, or ``this-machine``.
 
     Raises:
-        ConfigError: none of them; this machine, and it has not been measured.
+        ConfigError: none of them; this machine, and it has not been measured; a machine with a price, of which nothing
+            else is known.
     """
     prices = prices or load_prices()
     if hardware in (DEFAULT_MACHINE, "this machine"):
@@ -47,8 +48,12 @@ def find_device(hardware: str, prices: PriceTable | None = None) -> Device:
         return Device(probe.as_accelerator(), prices.machines.get(DEFAULT_MACHINE), probed=True)
     machine = prices.machines.get(hardware)
     if machine is not None and not machine.gpu:
-        core = accelerator("cpu-core")
-        cores = max(1, machine.cores)
+        core, cores = accelerator("cpu-core"), machine.cores
+        if not cores or not machine.memory_gb:
+            raise ConfigError(
+                f"the price table does not say what {machine.name} has",
+                "give cores and memory_gb, or gpu and gpu_memory_gb, in the price file",
+            )
         rates = {name: rate * cores for name, rate in core.flops_per_s.items()}
         held = replace(core, key=hardware, name=hardware, memory_bytes=machine.memory_gb * 1e9, flops_per_s=rates)
         return Device(replace(held, bytes_per_s=core.bytes_per_s * min(cores, 16), watts=core.watts * cores), machine)

@@ -14,7 +14,7 @@ from taskfit.costs.job import Job, trainable_parameters
 from taskfit.costs.memory import Memory, memory
 from taskfit.costs.need import Need
 from taskfit.costs.prices import PriceTable, label_price, load_prices
-from taskfit.costs.strategies import plan_job, read_strategy
+from taskfit.costs.strategies import SHOTS, plan_job, read_strategy
 
 __all__ = ["Estimate", "estimate", "trained_tokens"]
 
@@ -172,7 +172,7 @@ def _labels(strategy: str, need: Need) -> int:
     """Rows that need a person's answer; a student learns from its teacher's, plain text from itself."""
     name, settings = read_strategy(strategy)
     if name == "few-shot":
-        return int(settings.get("k", 4))
+        return int(settings.get("k", SHOTS))
     return 0 if name in ("zero-shot", "pretraining", "continued-pretraining", "distillation") else need.rows
 
 

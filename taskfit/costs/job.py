@@ -160,6 +160,9 @@ class Job:
         if self.method == "bitfit" and trainable_parameters(self) == 0:
             family = self.architecture.family
             faults.add(f"bitfit trains biases, and a {family} model has none; choose layer-norm or lora")
+        if self.method in ("lora", "dora") and not targeted(self):
+            what = f"{self.method} of {self.targets} changes no matrix of a {self.architecture.family} model"
+            faults.add(f"{what}; choose attention or all")
 
     @property
     def trains_all(self) -> bool:

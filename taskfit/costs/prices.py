@@ -106,6 +106,9 @@ class PriceTable:
 def load_prices(override: Path | None = None) -> PriceTable:
     """Read the shipped table, and over it the user's file, which has the same form and may hold fewer entries.
 
+    An entry of the user's replaces the shipped one of its name; what it does not say of the machine itself (cores,
+    memory, GPU) stays as shipped.
+
     Raises:
         ConfigError: the file cannot be read, lacks its date or currency, is in another currency than USD, or has
             unknown keys or impossible values. All faults are reported together.
@@ -114,10 +117,25 @@ def load_prices(override: Path | None = None) -> PriceTable:
     if override is None:
         return shipped
     own = _read(override)
+    machines = {name: _completed(one, shipped.machines.get(name)) for name, one in own.machines.items()}
     return PriceTable(
-        {**shipped.machines, **own.machines},
+        {**shipped.machines, **machines},
         {**shipped.services, **own.services},
         {**shipped.labels, **own.labels},
+    )
+
+
+def _completed(own: Machine, shipped: Machine | None) -> Machine:
+    """Return the user's entry with what the shipped one says of the machine, where the user says nothing."""
+    if shipped is None:
+        return own
+    of_gpu = own if own.gpu else shipped
+    return replace(
+        own,
+        cores=own.cores or shipped.cores,
+        memory_gb=own.memory_gb or shipped.memory_gb,
+        gpu=of_gpu.gpu,
+        gpu_memory_gb=own.gpu_memory_gb or of_gpu.gpu_memory_gb,
     )
 
 
@@ -176,7 +194,7 @@ def _read(path: Path) -> PriceTable:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date of the 45th is a ValueError
         raise ConfigError(f"cannot read the price file {path}: {error}") from error
     faults = Faults(str(path))
     if not isinstance(values, dict):

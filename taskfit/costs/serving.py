@@ -11,7 +11,7 @@ from taskfit.costs.duration import decoding
 from taskfit.costs.job import Job
 from taskfit.costs.need import Need
 from taskfit.costs.prices import PriceTable, load_prices
-from taskfit.costs.strategies import STRATEGIES, fitting_batch, format_of, read_strategy
+from taskfit.costs.strategies import SHOTS, STRATEGIES, fitting_batch, format_of, read_strategy
 from taskfit.errors import ConfigError
 
 __all__ = ["Serving", "serving"]
@@ -68,7 +68,7 @@ def serving(
     table = prices if isinstance(prices, PriceTable) else load_prices(prices)
     device, architecture = find_device(hardware, table), find_architecture(model)
     name, settings = read_strategy(strategy)
-    shots = int(settings.get("k", 4)) if name == "few-shot" else 0
+    shots = int(settings.get("k", SHOTS)) if name == "few-shot" else 0
     question = max(1, need.length - need.answer)
     is_adapted = STRATEGIES[name]["method"] != "prompting"
     shared = (0 if is_adapted else instruction) + shots * need.length

@@ -11,6 +11,8 @@ from taskfit.errors import Faults
 
 __all__ = ["Sizes", "attention_linears", "biases_of", "matrices"]
 
+_LARGEST = 10**9  # of a size; what is counted from larger ones is too large for a number of the machine
+
 
 @dataclass
 class Sizes:
@@ -20,11 +22,12 @@ class Sizes:
     faults: Faults
 
     def number(self, key: str, default: int | None = None) -> int:
-        """Return a size of at least 1; a fault and 1 where it is missing or something else."""
+        """Return a size of at least 1 and at most a billion; a fault and 1 where it is missing or something else."""
         value = self.values.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.faults.add(f"{key} must be a whole number of at least 1 (got {value!r})")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+            got = f"{value!r:.40}"
+            self.faults.add(f"{key} must be a whole number of at least 1 and at most {_LARGEST:,} (got {got})")
             return 1
         return value
 

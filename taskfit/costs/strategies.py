@@ -15,7 +15,7 @@ from taskfit.costs.memory import memory
 from taskfit.costs.need import Need
 from taskfit.errors import ConfigError, nearest
 
-__all__ = ["STRATEGIES", "fitting_batch", "format_of", "plan_job", "read_strategy"]
+__all__ = ["SHOTS", "STRATEGIES", "fitting_batch", "format_of", "plan_job", "read_strategy"]
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "pretraining": {"method": "pretraining"},
@@ -36,8 +36,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 """Strategies that can be estimated, and what they set."""
 
-_MOST_DEVICES = 16_384
+SHOTS = 4
+"""Worked examples of ``few-shot`` where it does not say how many."""
 
+_MOST_DEVICES = 16_384
 
 _SAID_ELSEWHERE = {
     "architecture": "the model",
@@ -107,7 +109,7 @@ def plan_job(
 
     The format is bfloat16 where the device has it, else float16; float32 on processors. All weights are trained with
     float32 copies. Activations are kept where that fits, else computed again; the micro-batch is the largest that
-    fits, and one row where nothing does.
+    fits, and one row where nothing does. Worked examples of a prompt take as many tokens as a row each.
 
     ``devices`` is how many work at least (0: as few as the memory allows), ``sharding`` how they share the states;
     empty: with that many devices, the least of ``ddp``, ``zero1``, ``zero2`` and ``fsdp`` that fits, else ``fsdp``.
@@ -118,7 +120,7 @@ def plan_job(
     if devices < 0:
         raise ConfigError(f"estimate: devices must be at least 0 (got {devices})")
     name, settings = read_strategy(strategy)
-    settings = {key: value for key, value in settings.items() if key != "k"}
+    shots = settings.pop("k", SHOTS) if name == "few-shot" else 0
     weights = number_format or format_of(device)
     device.peak(weights)
     trained = "float32" if STRATEGIES[name]["method"] in ("full", "pretraining", "continued-pretraining") else ""
@@ -129,7 +131,8 @@ def plan_job(
         chosen |= {"teacher": architecture, "architecture": _student(architecture)}
     if name in ("zero-shot", "few-shot"):
         chosen["new_tokens"] = 0 if architecture.kind == "encoder" else need.answer
-    chosen = {"architecture": architecture, "length": need.length, **STRATEGIES[name], **chosen, **settings}
+    length = need.length * (shots + 1)  # a worked example is as long as a row
+    chosen = {"architecture": architecture, "length": length, **STRATEGIES[name], **chosen, **settings}
     if sharding:
         chosen["sharding"] = sharding  # checked with the rest
     job = Job(**{"batch": 1, **chosen})

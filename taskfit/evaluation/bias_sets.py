@@ -165,7 +165,9 @@ def _question(row: RawRow) -> Question:
     meant = [place for place in range(3) if tags[place] & groups and place not in unknown]
     right, condition = row.fields.get("label"), row.fields.get("context_condition")
     polarity = row.fields.get("question_polarity")
-    if len(unknown) != 1 or len(meant) != 1 or right not in (0, 1, 2) or len(set(answers)) < 3:
+    if isinstance(right, bool) or right not in (0, 1, 2):
+        right = None
+    if len(unknown) != 1 or len(meant) != 1 or right is None or len(set(answers)) < 3:
         raise DataError(f"{row.place}: a question needs three answers, one unknown and one that the stereotype names")
     if condition not in ("ambig", "disambig") or polarity not in ("neg", "nonneg"):
         raise DataError(f"{row.place}: context_condition or question_polarity is unknown ({condition!r}, {polarity!r})")
@@ -175,7 +177,7 @@ def _question(row: RawRow) -> Question:
         question=_text(row, "question"),
         answers=answers,
         is_ambiguous=condition == "ambig",
-        right=int(str(right)),
+        right=(0, 1, 2).index(right),
         unknown=unknown[0],
         biased=meant[0] if polarity == "neg" else other,
         group=str(row.fields.get("category", "")),

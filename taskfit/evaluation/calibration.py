@@ -19,7 +19,6 @@ from taskfit.evaluation.overlap import is_right
 
 __all__ = [
     "ReliabilityBin",
-    "SelectionCurve",
     "accuracy_at_coverage",
     "adaptive_edges",
     "area_under_risk_coverage",
@@ -33,7 +32,6 @@ __all__ = [
     "negative_log_likelihood",
     "rank_columns",
     "reliability",
-    "selection_curve",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -221,31 +219,6 @@ def reliability(outcomes: Outcomes, *, bins: int = 10) -> tuple[ReliabilityBin, 
         for number in range(bins)
         if (here := place == number).any()
     )
-
-
-@dataclass(frozen=True)
-class SelectionCurve:
-    """What is gained by answering only the surest rows.
-
-    Attributes:
-        coverage: share of rows answered, rising to 1.
-        accuracy: among these.
-        threshold: the lowest confidence among these.
-    """
-
-    coverage: FloatArray
-    accuracy: FloatArray
-    threshold: FloatArray
-
-
-def selection_curve(outcomes: Outcomes) -> SelectionCurve:
-    """Return accuracy against coverage, one point for each different confidence.
-
-    Raises:
-        ConfigError: rows without probabilities.
-    """
-    _, answered, right = _ranked(np.asarray(rank_columns(outcomes).sum(axis=0)).ravel())
-    return SelectionCurve(answered / answered[-1], right / answered, np.unique(confidence(outcomes))[::-1])
 
 
 def _of_answer(shares: Any, answer: str | None) -> float:

@@ -158,6 +158,7 @@ def worst_case(name: str, original: Outcomes, changed: Mapping[str, Outcomes]) -
     check_same_rows(versions)
     sign = 1.0 if metric(name).higher_is_better else -1.0
     worst = np.argmin([sign * per_row(name, version) for version in versions], axis=0)
+    none = (None,) * len(original)
     has_shares = all(version.probabilities is not None for version in versions)
     return replace(
         original,
@@ -166,6 +167,7 @@ def worst_case(name: str, original: Outcomes, changed: Mapping[str, Outcomes]) -
         probabilities=tuple((versions[number].probabilities or ())[row] for row, number in enumerate(worst))
         if has_shares
         else None,
+        choices=tuple((versions[number].choices or none)[row] for row, number in enumerate(worst)),
         _memo={},
     )
 
@@ -210,7 +212,12 @@ def _replaced(forms: Mapping[str, str]) -> Callable[[str, Random], str]:
     pattern = re.compile(
         r"\b(" + "|".join(sorted(map(re.escape, forms), key=len, reverse=True)) + r")\b", re.IGNORECASE
     )
-    return lambda text, _: pattern.sub(lambda match: _like(forms[match[0].lower()], match[0]), text)
+
+    def swap(match: re.Match[str]) -> str:
+        other = forms.get(match[0].lower())  # none where a letter is alike without case only: the dotted I, the long s
+        return match[0] if other is None else _like(other, match[0])
+
+    return lambda text, _: pattern.sub(swap, text)
 
 
 def _some(forms: Mapping[str, str], chance: float) -> Callable[[str, Random], str]:

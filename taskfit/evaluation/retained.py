@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -93,6 +94,8 @@ def suite() -> tuple[Retained, ...]:
 def read_retained(names: Sequence[str | Path]) -> tuple[Retained, ...]:
     """Return what the user named, in order; nothing named: the shipped suite.
 
+    A part is called as its task or file is; where two would be called alike, by its path.
+
     Args:
         names: task files (``.yaml``), whose test rows are asked; plain texts (``.txt``, ``.md``), cut into pieces of
             whole paragraphs; files of rows with a field ``text``; ``suite`` for the shipped one.
@@ -103,10 +106,14 @@ def read_retained(names: Sequence[str | Path]) -> tuple[Retained, ...]:
     """
     if len(set(map(str, names))) < len(names):
         raise ConfigError(f"every retained file is named once (got {', '.join(map(str, names))})")
-    found: list[Retained] = []
+    found: list[tuple[str | Path, Retained]] = []
     for name in names or ("suite",):
-        found.extend(suite() if str(name) == "suite" else [_read(Path(name))])
-    return tuple(found)
+        found.extend((name, part) for part in (suite() if str(name) == "suite" else [_read(Path(name))]))
+    often = Counter(part.name for _, part in found)
+    return tuple(
+        part if often[part.name] == 1 or str(name) == "suite" else replace(part, name=Path(name).as_posix())
+        for name, part in found
+    )
 
 
 def _read(path: Path) -> Retained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ class Side:
 
 
 def figure_of(name: str, found: Interval, rows: int, note: str = "") -> Figure:
-    """Return a figure from an interval."""
+    """Return a figure from an interval; without ends where they are not finite, for then a single unit was seen."""
+    if not (isfinite(found.low) and isfinite(found.high)):
+        said = (note, "a single row or group tells nothing of others")
+        return Figure(name, found.value, None, None, rows, "; ".join(filter(None, said)))
     return Figure(name, found.value, found.low, found.high, rows, note)
 
 

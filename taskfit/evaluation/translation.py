@@ -6,7 +6,7 @@ are cut and counted by ``sacrebleu``; the figures equal its own, divided by 100.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ from taskfit.evaluation.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from collections import Counter
+
+    from sacrebleu.metrics.bleu import BLEUScore
 
 __all__ = ["bleu", "bleu_columns", "bleu_note", "chrf", "chrf_columns", "signature"]
 
@@ -30,10 +32,7 @@ def bleu_columns(outcomes: Outcomes) -> FloatArray:
 
     An n-gram counts at most as often as the reference that has it most often has it (clipping).
     """
-    from sacrebleu.metrics import BLEU
-
-    scorer = BLEU(effective_order=True)  # only the counts are used; this keeps it from warning about single rows
-    rows = [scorer.sentence_score(answer, list(golds)) for answer, golds in _texts(outcomes)]
+    rows = _bleu_rows(outcomes)
     return np.array([[row.sys_len, row.ref_len, *row.counts, *row.totals] for row in rows], dtype=np.float64)
 
 
@@ -82,7 +81,7 @@ def chrf(sums: FloatArray) -> FloatArray:
 
 def bleu_note(outcomes: Outcomes) -> str | None:
     """Say where BLEU is undefined."""
-    if any(len(answer.split()) >= _WORDS for answer, _ in _texts(outcomes)):
+    if any(row.totals[_WORDS - 1] for row in _bleu_rows(outcomes)):
         return None
     return "bleu is given as 0: no answer has four words; chrf suits short answers"
 
@@ -96,6 +95,14 @@ def signature(name: Literal["bleu", "chrf"], outcomes: Outcomes) -> str:
     streams = [[None if place >= number else "x" for number in numbers] for place in range(numbers[-1])]
     scorer.corpus_score(["x"] * len(numbers), streams)
     return str(scorer.get_signature())
+
+
+def _bleu_rows(outcomes: Outcomes) -> Iterator[BLEUScore]:
+    """Give each row's counts, of the words that BLEU's own tokenizer cuts: signs are words, too."""
+    from sacrebleu.metrics import BLEU
+
+    scorer = BLEU(effective_order=True)  # only the counts are used; this keeps it from warning about single rows
+    return (scorer.sentence_score(answer, list(golds)) for answer, golds in _texts(outcomes))
 
 
 def _texts(outcomes: Outcomes) -> list[tuple[str, tuple[str, ...]]]:

@@ -50,9 +50,10 @@ def corrected_winner(
 ) -> Winner:
     """Pick the best of several strategies and correct its figure for having been picked.
 
-    In each resample of rows and seeds the best on the drawn rows is picked and scored on the rows not drawn. Scores on
-    fewer rows can be off for metrics such as macro F1, so each candidate's mean over resamples is first brought to its
-    figure on all rows.
+    In each resample of rows and seeds the best on the drawn rows is picked and scored on the rows not drawn; a resample
+    that draws all of few groups has none and is passed over. Scores on fewer rows can be off for metrics such as macro
+    F1, so each candidate's mean over resamples is first brought to its figure on all rows. Of a single group or row
+    nothing is left to score on, and nothing is corrected.
 
     Raises:
         DataError: no candidates, or runs over different rows. ConfigError: the metric does not fit the task.
@@ -89,14 +90,15 @@ def _both_sides(
     shares = [seed_weights(len(runs), resamples, seed + number) for number, runs in enumerate(candidates)]
     drawn: list[FloatArray] = []
     left_out: list[FloatArray] = []
-    start = 0
-    for weights in unit_weights(candidates[0][0].units, resamples, seed):
-        here = slice(start, start + len(weights))
+    start, units = 0, candidates[0][0].units
+    for block in unit_weights(units, resamples, seed):
+        has_rest = (block == 0).any(axis=1) if units > 1 else np.ones(len(block), dtype=np.bool_)
+        here, weights = start + np.flatnonzero(has_rest), block[has_rest]
         sides = (weights, (weights == 0).astype(np.float64))
         for weight, kept in zip(sides, (drawn, left_out), strict=True):
             means = [_mean(value, weight, part, share[here]) for part, share in zip(parts, shares, strict=True)]
             kept.append(np.stack(means, axis=1))
-        start += len(weights)
+        start += len(block)
     return np.concatenate(drawn), np.concatenate(left_out)
 
 

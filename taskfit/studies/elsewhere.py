@@ -133,13 +133,7 @@ def _device(machine: Machine, prices: Path | None) -> Accelerator:
     from taskfit.costs.device import find_device
     from taskfit.costs.prices import load_prices
 
-    found = find_device(machine.name, load_prices(prices)).accelerator
-    if not found.flops_per_s or not found.memory_bytes:
-        raise ConfigError(
-            f"the price table does not say what {machine.name} has",
-            "give cores and memory_gb, or gpu and gpu_memory_gb, in the price file",
-        )
-    return found
+    return find_device(machine.name, load_prices(prices)).accelerator
 
 
 def _seconds(candidate: Candidate, comparison: Comparison, device: Accelerator) -> tuple[float, float, str]:

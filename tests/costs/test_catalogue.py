@@ -116,7 +116,13 @@ def test_a_folder_with_a_configuration_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(catalogue()["gpt2"]))
     assert find_architecture(str(tmp_path)) == Architecture.from_config(catalogue()["gpt2"])
     assert find_architecture(str(tmp_path / "config.json")).hidden == 768
-    for text, why in (("[1]", "must hold an object"), ("{", "cannot read")):
+    huge = json.dumps({**catalogue()["gpt2"], "n_embd": 10**400})
+    for text, why in (
+        ("[1]", "must hold an object"),
+        ("{", "cannot read"),
+        ("[" * 200_000, "cannot read"),
+        (huge, "n_embd must be a whole number of at least 1 and at most"),
+    ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ModelError, match=why):
             find_architecture(str(tmp_path))

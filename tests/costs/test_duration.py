@@ -88,6 +88,32 @@ def test_devices_are_found_as_people_write_them() -> None:
         accelerator("h10o")
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("A100-SXM4-40GB", "a100-40gb"),
+        ("A100 40GB PCIe", "a100-40gb"),
+        ("A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40gb"),
+        ("A100-PCIe", "a100-80gb"),
+        ("a100", "a100-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("8xH100", "h100"),
+        ("gpu-h200", "h200"),
+        ("Tesla T4", "t4"),
+        ("Quadro T400", None),
+        ("tesla t40", None),
+        ("NVIDIA L40", None),
+        ("A1000", None),
+        ("RTX A6000", "a6000"),
+    ],
+)
+def test_a_device_is_never_taken_for_another(name: str, key: str | None) -> None:
+    """An L40 is no L4, and an A100 of 40 GB has not 80."""
+    found = find_accelerator(name)
+    assert (found and found.key) == key
+
+
 def test_a_missing_number_format_is_told() -> None:
     """A T4 has no bfloat16."""
     with pytest.raises(ConfigError, match="T4 does not compute in bfloat16; it has float32, float16, int8") as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from taskfit.costs.estimate import estimate
 from taskfit.costs.fits import fitting_methods, fitting_models
 from taskfit.costs.memory import memory
 from taskfit.costs.need import Need
+from taskfit.costs.prices import load_prices, machine
 from taskfit.costs.probe import Probe, save_probe
 from taskfit.costs.serving import serving
 from taskfit.costs.strategies import STRATEGIES, fitting_batch, plan_job, read_strategy
@@ -122,6 +124,25 @@ def test_processors_and_devices_without_a_price_are_estimated() -> None:
     assert estimate("gpt2", "lora", hardware="cpu-8core").usd is not None
 
 
+def test_a_machine_of_which_only_the_price_is_known_is_refused() -> None:
+    """Without its memory nothing would fit, and without its cores it would have one."""
+    table = load_prices()
+    bare = replace(machine(table), name="mine")
+    for known in (bare, replace(bare, cores=8), replace(bare, memory_gb=32.0)):
+        with pytest.raises(ConfigError, match="does not say what mine has"):
+            find_device("mine", replace(table, machines={"mine": known}))
+    whole = replace(bare, cores=8, memory_gb=32.0)
+    assert find_device("mine", replace(table, machines={"mine": whole})).accelerator.memory_bytes == 32e9
+
+
+def test_worked_examples_take_room() -> None:
+    """A prompt of eight examples and a row is nine rows long."""
+    zero, few = (estimate("tinyllama", name, hardware="gpu-l4").memory for name in ("zero-shot", "few-shot(k=8)"))
+    long = estimate("tinyllama", "zero-shot", hardware="gpu-l4", need=Need(length=9 * 512)).memory
+    assert few.activations > zero.activations
+    assert few.system == pytest.approx(long.system)
+
+
 def test_settings_in_brackets_are_read() -> None:
     """Names and values as a strategy has them."""
     assert read_strategy("lora(rank=16, targets=qv)") == ("lora", {"rank": 16, "targets": "qv"})
@@ -188,6 +209,7 @@ def test_checkpointing_and_profile_stay_as_they_are_said() -> None:
         (lambda: Need(batch=0), r"batch must be above 0 \(got 0\)"),
         (lambda: Need(length=0), "length must be above 0"),
         (lambda: Need(answer=600), "answer must be at most length"),
+        (lambda: estimate("bert-base", "lora(targets=mlp)"), "lora of mlp changes no matrix of a bert model"),
         (lambda: estimate("bert-base", "soft-prompt"), "soft-prompt is not offered for an encoder"),
     ],
 )

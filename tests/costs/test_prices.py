@@ -45,6 +45,16 @@ def test_the_users_entries_win_and_add(tmp_path: Path) -> None:
     assert machine(table, "cpu-2core").date == machine(load_prices(), "cpu-2core").date
 
 
+def test_a_price_of_a_known_machine_leaves_what_it_has(tmp_path: Path) -> None:
+    """Who gives a price of their own need not say again that an L4 is a GPU."""
+    text = "date: 2026-10-01\ncurrency: USD\nmachines:\n  gpu-l4: {price_usd_per_hour: 0.44, memory_gb: 48}\n"
+    own, shipped = (machine(table, "gpu-l4") for table in (load_prices(write(tmp_path, text)), load_prices()))
+    assert (own.price_usd_per_hour, own.memory_gb, own.source) == (0.44, 48, "")
+    assert (own.gpu, own.cores, own.gpu_memory_gb) == (shipped.gpu, shipped.cores, shipped.gpu_memory_gb)
+    other = text.replace("memory_gb: 48", "gpu: H100, gpu_memory_gb: 80")
+    assert machine(load_prices(write(tmp_path, other)), "gpu-l4").gpu == "H100"
+
+
 def test_old_prices_warn() -> None:
     """After 90 days, not before; the sentence says what to do."""
     found = machine(load_prices())
@@ -94,6 +104,8 @@ def test_all_faults_of_a_price_file_are_reported_together(tmp_path: Path) -> Non
         ("date: 2026-01-01\ncurrency: EUR\nmachines: {}\n", "got 'EUR'"),
         ("date: 2026-01-01\ncurrency: USD\nmachines: []\n", "machines must map"),
         ("date: soon\ncurrency: USD\nmachines: {}\n", "got 'soon'"),
+        ("date: 2026-13-45\ncurrency: USD\nmachines: {}\n", "cannot read the price file"),
+        ("[" * 3000, "cannot read the price file"),
     ],
 )
 def test_files_of_another_form_are_refused(tmp_path: Path, text: str, why: str) -> None:

@@ -111,6 +111,7 @@ def test_large_sets_are_sampled_and_it_is_told(tmp_path: Path) -> None:
         ([WINO[0] | {"stereotype": "both"}], "stereotype must be pro or anti"),
         ([WINO[0]], "no two sentences share"),
         ([bbq_row(label=3)], "three answers"),
+        ([bbq_row(label=True)], "three answers"),
         ([bbq_row(ans1="The grandfather")], "three answers"),
         ([bbq_row(answer_info="x")], "three answers"),
         ([bbq_row(additional_metadata=None)], "three answers"),
@@ -122,6 +123,13 @@ def test_damaged_rows_are_refused(tmp_path: Path, rows: list[dict[str, object]],
     """With their place."""
     with pytest.raises(DataError, match=said):
         read_bias_sets([write(tmp_path / "rows.jsonl", rows)])
+
+
+def test_a_right_answer_written_with_a_point_is_read(tmp_path: Path) -> None:
+    """A table that has gaps keeps whole numbers as 2.0."""
+    (found,) = read_bias_sets([write(tmp_path / "rows.jsonl", [bbq_row(label=2.0)])])
+    assert isinstance(found.items[0], Question)
+    assert found.items[0].right == 2
 
 
 def test_places_that_hold_no_set_are_refused(tmp_path: Path, folder: Path) -> None:

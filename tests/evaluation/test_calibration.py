@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss
 
 from taskfit.errors import ConfigError, DataError
-from taskfit.evaluation.calibration import reliability, selection_curve
+from taskfit.evaluation.calibration import reliability
 from taskfit.evaluation.intervals import bootstrap_interval, metric_interval
 from taskfit.evaluation.metrics import METRICS, notes, score
 from taskfit.evaluation.outcomes import Outcomes, outcomes
@@ -83,11 +83,6 @@ def test_selection_agrees_with_loops_over_thresholds(seed: int, is_coarse: bool)
     least = sorted((sure for sure, _ in rows), reverse=True)[5]  # the sixth of sixty rows
     taken = [right for sure, right in rows if sure >= least]
     assert score("selective_accuracy", found) == pytest.approx(np.mean(taken), abs=1e-9)
-    curve = selection_curve(found)
-    assert curve.coverage[-1] == 1.0
-    assert curve.accuracy[-1] == pytest.approx(score("accuracy", found))
-    assert (np.diff(curve.coverage) > 0).all()
-    assert (np.diff(curve.threshold) < 0).all()
 
 
 def test_the_reliability_diagram_adds_up_to_the_calibration_error() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from taskfit.errors import ConfigError, DataError
 from taskfit.evaluation.metrics import per_row, score
+from taskfit.evaluation.outcomes import outcomes
 from taskfit.evaluation.paired import compare_paired
 from taskfit.evaluation.perturb import PERTURBATIONS, perturb, perturbed_rows, read_word_list, worst_case
 from taskfit.tasks.task import Row
@@ -23,6 +24,13 @@ TEXT = "It is not what I expected, and they are not sure that WE ARE right. " * 
 def test_a_change_depends_on_seed_name_row_and_text_alone(text: str, name: str, seed: int) -> None:
     """Called twice it is the same, and no text is an error."""
     assert perturb(text, name, "row", seed=seed) == perturb(text, name, "row", seed=seed)
+
+
+@pytest.mark.parametrize("text", ["WİTH THİS", "it ıs not", "iſ not"])
+def test_letters_that_are_alike_without_case_only_are_left_alone(text: str) -> None:
+    """The dotted capital I and the dotless one of Turkish and the long s are no letters of these lists."""
+    for name in ("contract", "expand", "dialect"):
+        assert perturb(text, name, "row") == text
 
 
 def test_rows_and_seeds_are_changed_in_their_own_ways() -> None:
@@ -135,6 +143,20 @@ def test_the_worst_case_is_right_only_where_every_form_is() -> None:
     assert score("accuracy", worst) < min(score("accuracy", form) for form in forms)
     assert compare_paired("accuracy", [forms[0]], [worst], permutations=200).difference > 0
     assert score("accuracy", worst_case("accuracy", forms[0], {})) == score("accuracy", forms[0])
+
+
+def test_the_worst_case_by_another_yardstick_is_that_of_the_changed_rows() -> None:
+    """What the yardsticks of a choice would choose goes with the form of the row that scored worst."""
+    ids, golds = ["1", "2"], [["x"], ["x"]]
+    runs = [
+        outcomes("choice", ids, golds, chosen_by, choices=[{"normalised": each} for each in chosen_by])
+        for chosen_by in (["x", "x"], ["y", "x"])
+    ]
+    worst = worst_case("accuracy_normalised", runs[0], {"typos": runs[1]})
+    assert per_row("accuracy_normalised", worst).tolist() == [0.0, 1.0]
+    unscored = outcomes("choice", ids, golds, ["x", "y"])
+    worst = worst_case("accuracy_normalised", runs[0], {"typos": unscored})
+    assert per_row("accuracy_normalised", worst).tolist() == [1.0, 0.0]
 
 
 def test_the_worst_case_of_texts_and_of_losses() -> None:

@@ -131,6 +131,18 @@ def test_bytes_that_are_no_text_and_files_without_end_are_refused(
         read_retained([path])
 
 
+def test_parts_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
+    """A report joins the seeds of a part by its name, so two files called alike would be taken for two seeds."""
+    for folder in ("news", "sports"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.jsonl").write_text('{"text": "a b"}\n{"text": "c d"}\n', encoding="utf-8")
+    (tmp_path / "text.txt").write_text("one two\n" * 100 + "\n" + "three four", encoding="utf-8")
+    named = ["suite", tmp_path / "text.txt", tmp_path / "news" / "test.jsonl", tmp_path / "sports" / "test.jsonl"]
+    names = [part.name for part in read_retained(named)]
+    assert names == ["text", "answers", *(path.as_posix() for path in named[1:] if isinstance(path, Path))]
+    assert [part.name for part in read_retained(named[2:3])] == ["test"]
+
+
 def test_a_name_twice_and_a_task_of_one_row_are_refused(tmp_path: Path) -> None:
     """One row has no interval."""
     with pytest.raises(ConfigError, match="named once"):

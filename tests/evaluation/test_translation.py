@@ -63,6 +63,13 @@ def test_bleu_of_short_answers_says_that_it_is_undefined() -> None:
     assert notes("bleu", generated([["a b c d"]], ["a b c d"])) == []
 
 
+def test_a_figure_above_0_is_not_called_undefined() -> None:
+    """Three words with their signs are five tokens: what counts is the tokens that BLEU cuts, not the spaces."""
+    found = generated([["Yes, I do."]], ["Yes, I do."])
+    assert score("bleu", found) == pytest.approx(1.0)
+    assert notes("bleu", found) == []
+
+
 def test_the_signature_names_references_tokenizer_and_version() -> None:
     """As people quote it."""
     one = generated([["a"], ["b"]], ["a", "b"])

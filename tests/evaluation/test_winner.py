@@ -46,6 +46,15 @@ def test_a_single_candidate_needs_no_correction_for_a_metric_of_counts() -> None
     assert found.picked == {"only": 1.0}
 
 
+def test_few_groups_leave_the_figure_within_what_was_seen() -> None:
+    """Of three groups, two resamples in nine draw all: they leave no row to be scored on, and no row is not 0."""
+    run = chosen([row % 10 != 0 for row in range(30)], groups=[str(row % 3) for row in range(30)])
+    found = corrected_winner("accuracy", {"only": [run]})
+    assert (found.low, found.corrected, found.high) == pytest.approx((0.9, 0.9, 0.9))
+    one_group = chosen([True, False], groups=["a", "a"])
+    assert corrected_winner("accuracy", {"only": [one_group]}).corrected == pytest.approx(0.5)
+
+
 def test_several_seeds_are_averaged() -> None:
     """The figure of a candidate is the mean over its runs."""
     runs = [chosen([True] * 8 + [False] * 2), chosen([True] * 6 + [False] * 4)]
