@@ -182,7 +182,7 @@ class LastLayers(Selective):
 
     def chosen(self, model: LanguageModel) -> list[str]:
         """Return the names of the blocks' parameters."""
-        name, found = blocks(model.module)
+        name, found = _own_blocks(model)
         if self.n > len(found):
             raise ConfigError(f"n must be between 1 and {len(found)}, the blocks of {model.name} (got {self.n})")
         first = len(found) - self.n
@@ -191,8 +191,19 @@ class LastLayers(Selective):
 
     def what(self, model: LanguageModel) -> str:
         """Return in words which weights change."""
-        name, found = blocks(model.module)
+        name, found = _own_blocks(model)
         return f"the last {self.n} of {len(found)} blocks in {name}"
+
+
+def _own_blocks(model: LanguageModel) -> tuple[str, list[torch.nn.Module]]:
+    """Name and members of the model's list of blocks; of an encoder–decoder its decoder's, however short that is."""
+    if model.architecture != "encoder-decoder":
+        return blocks(model.module)
+    module: Any = model.module
+    decoder = module.get_decoder()
+    prefix = next(name for name, part in module.named_modules() if part is decoder)
+    name, found = blocks(decoder)
+    return f"{prefix}.{name}", found
 
 
 @dataclass(frozen=True)

@@ -462,3 +462,16 @@ def test_parts_of_models_are_found_by_what_they_do(folder: Path) -> None:
     config.config.num_hidden_layers = 0
     with pytest.raises(ConfigError, match="is not known from its configuration"):
         key_value_shape(config)
+
+
+def test_the_last_blocks_of_an_encoder_decoder_are_its_decoders(folder: Path) -> None:
+    """Also where the encoder is the deeper one, as in distilled models."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    model = tiny_model(folder, "t5")
+    model.module.config.num_layers = 4  # type: ignore[union-attr]
+    model.module = AutoModelForSeq2SeqLM.from_config(model.module.config)
+    assert {name.split(".")[0] for name in LastLayers(n=1).chosen(model)} == {"decoder"}
+    assert LastLayers(n=1).what(model) == "the last 1 of 2 blocks in decoder.block"
+    with pytest.raises(ConfigError, match="n must be between 1 and 2"):
+        LastLayers(n=3).chosen(model)
