@@ -162,7 +162,7 @@ def check_config(path: Path, expected: peft.PeftConfig, agreed: tuple[str, ...])
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = {key: _plain(values[key]) for key in agreed}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PredictorError(f"{path} cannot be read as an adapter's configuration ({error!r})") from error
     faults = Faults(str(path))
     for key, value in wanted.items():

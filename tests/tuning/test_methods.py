@@ -25,6 +25,7 @@ from taskfit.strategy.predictor import load_predictor
 from taskfit.tuning import train_report, training
 from taskfit.tuning.adapter import Adapter
 from taskfit.tuning.answers import choose
+from taskfit.tuning.checkpoint import load_state
 from taskfit.tuning.examples import collate
 from taskfit.tuning.full import Full
 from taskfit.tuning.layers import blocks, layers_of_role
@@ -364,6 +365,12 @@ def saved(folder: Path, tmp_path: Path) -> Path:
         (lambda values, name: values[f"{name}.values"].fill_(float("nan")), "not finite"),
         (lambda values, name: values[f"{name}.places"].fill_(0), "places that are not in its weights, or not in order"),
         (lambda values, name: values[f"{name}.places"].add_(10**6), "places that are not in its weights"),
+        (lambda values, name: values.update({f"{name}.places": torch.tensor(1)}), "must have .* places and values"),
+        (lambda values, name: values.update({f"{name}.values": torch.tensor(1.0)}), "must have .* places and values"),
+        (
+            lambda values, name: values.update({f"{name}.values": values[f"{name}.values"].to(torch.float8_e4m3fn)}),
+            "no number format of weights",
+        ),
     ],
 )
 def test_damaged_places_and_values_are_refused(folder: Path, saved: Path, change: object, message: str) -> None:
@@ -390,6 +397,37 @@ def test_files_of_another_method_are_refused(folder: Path, saved: Path, tmp_path
     save_file({"x": torch.zeros(1)}, saved / "changed_weights.safetensors")
     with pytest.raises(PredictorError, match="cannot be read as changed weights"):
         Norms().load(tiny_model(folder, "llama"), saved)
+
+
+def test_files_nested_too_deep_are_refused(folder: Path, saved: Path) -> None:
+    """Each of those that are read as JSON, with an error of its own kind."""
+    deep = "[" * 200_000
+    save_file({"x": torch.zeros(1)}, saved / "changed_weights.safetensors", metadata={"taskfit": deep})
+    with pytest.raises(PredictorError, match="cannot be read as changed weights"):
+        Norms().load(tiny_model(folder, "llama"), saved)
+    (saved / "adapter_config.json").write_text(deep, encoding="utf-8")
+    with pytest.raises(PredictorError, match="cannot be read as an adapter's configuration"):
+        Lora(rank=2).load(tiny_model(folder, "llama"), saved)
+    (saved / "config.json").write_text(deep, encoding="utf-8")
+    with pytest.raises(PredictorError, match="cannot be read as a model's configuration"):
+        Full().load(None, saved)
+    save_file({"x": torch.zeros(1)}, saved / "checkpoint.safetensors", metadata={"taskfit": deep})
+    with pytest.raises(StudyError, match="is not a readable training checkpoint"):
+        load_state(saved)
+
+
+def test_weights_in_formats_that_are_no_numbers_of_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Whole numbers and eight bits were never saved here; nothing is written into the model."""
+    trained = tiny_model(folder, "llama")
+    with Norms().training(trained, seed=0):
+        pass
+    for dtype in (torch.int64, torch.float8_e4m3fn):
+        Norms().save(trained, tmp_path)
+        path = tmp_path / "changed_weights.safetensors"
+        values = {name: value.to(dtype) for name, value in load_file(path).items()}
+        save_file(values, path, metadata={"taskfit": json.dumps({"format": 1, "method": "norms"})})
+        with pytest.raises(PredictorError, match="no number format of weights"):
+            Norms().load(tiny_model(folder, "llama"), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["norms", "random-mask", "adapter", "prompt-tuning", "lora", "head-only"])
