@@ -23,6 +23,7 @@ from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
 from taskfit.tuning import train_report, training
+from taskfit.tuning.adalora import _RankSchedule
 from taskfit.tuning.adapter import Adapter
 from taskfit.tuning.answers import choose
 from taskfit.tuning.checkpoint import load_state
@@ -331,6 +332,28 @@ def test_rank_schedules_resume_to_the_bit(folder: Path, tmp_path: Path, stop_at:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     kept = [int((value != 0).sum()) for name, value in expected.items() if "lora_E" in name]
     assert sum(kept) == 2 * len(kept)
+
+
+def test_rank_schedules_begin_anew_when_memory_ran_out(folder: Path) -> None:
+    """What the allocator remembers of the steps that were lost counts no more."""
+    model, task = tiny_model(folder, "llama"), keyword_task(8, 0)
+    method = method_of("adalora(rank=2, initial_rank=4, epochs=1, min_steps=10, batch=4)")
+    schedule, first_steps = _RankSchedule.__call__, list[dict[str, torch.Tensor]]()
+
+    def failing(self: _RankSchedule, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+        schedule(self, optimizer, step, steps)
+        if step == 1:
+            parameters = {name: value for name, value in model.module.named_parameters() if "lora_" in name}
+            first_steps.append({name: optimizer.state[value]["importance"] for name, value in parameters.items()})
+        if step == 4 and len(first_steps) == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_RankSchedule, "__call__", failing)
+        method.change(model, task, ZeroShot().prepare(task, seed=0), seed=0, budget=Budget())
+    before, after = first_steps
+    assert any(bool(value.any()) for value in before.values())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_a_checkpoint_of_another_method_is_refused(folder: Path, tmp_path: Path) -> None:
