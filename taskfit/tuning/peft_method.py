@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
+from taskfit.tuning.selective import refuse_changed
 from taskfit.tuning.settings import refuse_merging_into_packed
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class PeftMethod(Method):
         """
         if model is None:
             raise PredictorError(f"{folder} holds an adapter only; the base model it was trained on is needed")
+        refuse_changed(model.module)
         try:
             wrapped = self.wrap(model, seed=0)
         except ConfigError as error:

@@ -15,7 +15,7 @@ from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, s
 from taskfit.tuning.layers import Targets, linear_layers, nothing_matches
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import are_numbers, read_tensors
-from taskfit.tuning.selective import forget_originals, remember_originals
+from taskfit.tuning.selective import forget_originals, refuse_changed, remember_originals
 from taskfit.tuning.settings import refuse_quantised
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class RandomMask(Method):
         if model is None:
             raise PredictorError(f"{folder} holds some weights only; the base model they belong to is needed")
         path = folder / CHANGED_WEIGHTS_FILE
+        refuse_changed(model.module)
         check_header(path, self._facts())
         layers = self._layers(model)
         found = read_tensors(path)

@@ -496,6 +496,29 @@ def test_changes_are_not_loaded_over_others(folder: Path, tmp_path: Path) -> Non
         PromptTuning().detach(tiny_model(folder, "llama"))
 
 
+@pytest.mark.parametrize("name", ["norms", "adapter(bottleneck=4)", "prompt-tuning(tokens=3)", "lora(rank=2)"])
+def test_a_refused_change_leaves_the_loaded_one_as_it_was(folder: Path, tmp_path: Path, name: str) -> None:
+    """Of every kind over every other and over its own; taken off, the base takes others."""
+    names = ("norms", "adapter(bottleneck=4)", "prompt-tuning(tokens=3)", "lora(rank=2)", "random-mask")
+    for number, other in enumerate(names):
+        trained = tiny_model(folder, "llama")
+        with method_of(other).training(trained, seed=0), torch.no_grad():
+            for value in trained.module.parameters():
+                value.add_(0.1 if value.requires_grad else 0.0)
+        (tmp_path / str(number)).mkdir()
+        method_of(other).save(trained, tmp_path / str(number))
+    base = tiny_model(folder, "llama")
+    loaded = method_of(name).load(base, tmp_path / str(names.index(name)))
+    before = logits(loaded)
+    for number, other in enumerate(names):
+        with pytest.raises(PredictorError, match="carries the changes of another predictor"):
+            method_of(other).load(base, tmp_path / str(number))
+    assert torch.equal(logits(loaded), before)
+    lora, fresh = method_of("lora(rank=2)"), tiny_model(folder, "llama")
+    again = lora.load(method_of(name).detach(loaded), tmp_path / "3")
+    assert torch.equal(logits(again), logits(lora.load(fresh, tmp_path / "3")))
+
+
 def test_parts_of_models_are_found_by_what_they_do(folder: Path) -> None:
     """Roles, blocks and shapes, in every family; a module without them says so."""
     assert {name.rpartition(".")[2] for name in layers_of_role(tiny_model(folder, "t5").module, "mlp-input")} == {
