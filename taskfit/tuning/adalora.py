@@ -112,6 +112,8 @@ class _RankSchedule:
         config.total_step, config.tinit = steps, int(WARMUP_SHARE * steps)
         config.tfinal, config.deltaT = int(FINAL_SHARE * steps), max(1, steps // 100)
         allocator = tuner.rankallocator
+        if step == 1:  # a training that ran out of memory may have begun before
+            allocator.reset_ipt()
         parameters = {name: value for name, value in tuner.model.named_parameters() if value.requires_grad}
         tables = {"importance": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc}
         for name, value in parameters.items():

@@ -14,6 +14,7 @@ from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, s
 from taskfit.tuning.layers import layers_of_role, nothing_matches
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
+from taskfit.tuning.selective import refuse_changed
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,7 @@ class Adapter(Method):
         """Put the folder's networks into the base model; see :class:`taskfit.tuning.method.Method`."""
         if model is None:
             raise PredictorError(f"{folder} holds adapters only; the base model they were trained in is needed")
+        refuse_changed(model.module)
         check_header(folder / CHANGED_WEIGHTS_FILE, self._facts())
         try:
             made = self._put_in(model)

@@ -42,7 +42,7 @@ def check_header(path: Path, facts: Mapping[str, object]) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             found = json.loads((file.metadata() or {})["taskfit"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise PredictorError(f"{path} cannot be read as changed weights ({error!r})") from error
     expected = {"format": FORMAT, **facts}
     if found != expected:

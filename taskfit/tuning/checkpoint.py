@@ -100,7 +100,7 @@ def load_state(folder: Path) -> TrainState | None:
         if facts["format"] != FORMAT:
             raise StudyError(f"{path} has format {facts['format']}; this version reads format {FORMAT}", remedy)
         return _state_from(facts, tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} is not a readable training checkpoint ({error})", remedy) from error
 
 

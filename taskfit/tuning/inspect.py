@@ -11,8 +11,11 @@ from taskfit.errors import ConfigError
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.manifest import read_manifest
 from taskfit.strategy.predictor import load_predictor
+from taskfit.strategy.stages import Stages
 from taskfit.tuning.changes import BlockChange, Change, by_block, changes
+from taskfit.tuning.full import Full
 from taskfit.tuning.neighbours import Clusters, Vector, read_vectors
+from taskfit.tuning.pretraining import ContinuedPretraining
 from taskfit.tuning.spectrum import Spectrum, spectra
 
 if TYPE_CHECKING:
@@ -81,9 +84,10 @@ def inspect_predictor(folder: str | Path) -> Inspection:
     if manifest.base is None or manifest.base.architecture == "service":
         raise _nothing_inside(manifest.strategy)
     predictor: Any = load_predictor(folder, model=_load_base(manifest.base) if manifest.needs_base else None)
-    method: Method | None = getattr(predictor, "method", None) or getattr(predictor, "weights", None)
-    if method is None:
+    change: Any = getattr(predictor, "method", None) or getattr(predictor, "weights", None)
+    if change is None:
         raise _nothing_inside(manifest.strategy)
+    method: Method = _last(change)
     base = _load_base(manifest.base)
     if hasattr(predictor, "classifier"):  # an encoder below a linear layer of its own
         base.module = getattr(base.module, "base_model", base.module)
@@ -105,6 +109,12 @@ def inspect_predictor(folder: str | Path) -> Inspection:
         cosines=tuple(tuple(row) for row in cosines),
         clusters=clusters,
     )
+
+
+def _last(change: Any) -> Any:
+    """The method whose changes the loaded model carries; those of pre-training stand in the weights themselves."""
+    last = change.second if isinstance(change, Stages) else change
+    return Full() if isinstance(last, ContinuedPretraining) else last
 
 
 def _load_base(base: BaseModel) -> LanguageModel:

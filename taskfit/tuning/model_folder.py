@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from taskfit.models.language_model import LanguageModel
 
-__all__ = ["copy_tensors", "load_model_folder", "read_tensors", "save_model_folder"]
+__all__ = ["are_numbers", "copy_tensors", "load_model_folder", "read_tensors", "save_model_folder"]
 
 
 def save_model_folder(model: LanguageModel, folder: Path) -> None:
@@ -63,12 +63,20 @@ def copy_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
     for name in sorted(into.keys() & values.keys()):
         if into[name].shape != values[name].shape:
             faults.add(f"{name} must have shape {tuple(into[name].shape)} (got {tuple(values[name].shape)})")
-        elif not bool(torch.isfinite(values[name]).all()):
-            faults.add(f"{name} holds values that are not finite")
+        elif not are_numbers(values[name]):
+            faults.add(f"{name} holds values that are not finite, or in no number format of weights")
     faults.raise_as(PredictorError)
     with torch.no_grad():
         for name, value in values.items():
             into[name].copy_(value)
+
+
+def are_numbers(values: torch.Tensor) -> bool:
+    """Return whether values are finite and in a number format that weights are saved in."""
+    import torch
+
+    formats = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    return values.dtype in formats and bool(torch.isfinite(values).all())
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -92,7 +100,7 @@ def _saved_format(path: Path) -> str:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         name = config.get("dtype")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise PredictorError(f"{path} cannot be read as a model's configuration ({error})") from error
     if name not in ("float32", "bfloat16"):
         raise PredictorError(f"{path}: dtype must be float32 or bfloat16, as tuning leaves it (got {name!r})")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from taskfit.errors import ConfigError, Faults, PredictorError
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
+from taskfit.tuning.selective import refuse_changed
 from taskfit.tuning.settings import refuse_merging_into_packed
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class PeftMethod(Method):
         """
         if model is None:
             raise PredictorError(f"{folder} holds an adapter only; the base model it was trained on is needed")
+        refuse_changed(model.module)
         try:
             wrapped = self.wrap(model, seed=0)
         except ConfigError as error:
@@ -162,7 +164,7 @@ def check_config(path: Path, expected: peft.PeftConfig, agreed: tuple[str, ...])
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = {key: _plain(values[key]) for key in agreed}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PredictorError(f"{path} cannot be read as an adapter's configuration ({error!r})") from error
     faults = Faults(str(path))
     for key, value in wanted.items():

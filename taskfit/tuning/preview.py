@@ -224,7 +224,10 @@ def _shortened(model: LanguageModel, ids: Sequence[int]) -> str:
 
 
 def _repeated(examples: Sequence[Example]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """(ids of duplicates, pairs of ids in conflict); packed texts have no prompts to compare."""
+    """(ids of duplicates, pairs of ids in conflict); packed texts have no prompts to compare.
+
+    A row whose teacher shares it among several answers stands here once for each: that is no conflict.
+    """
     seen: dict[tuple[int, ...], dict[tuple[int, ...], str]] = defaultdict(dict)
     whole: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     duplicates: list[str] = []
@@ -234,8 +237,8 @@ def _repeated(examples: Sequence[Example]) -> tuple[tuple[str, ...], tuple[tuple
         answers = seen[example.prompt]
         if (example.prompt, example.answer) in whole:
             duplicates.append(example.row_id)
-        elif answers and first not in answers:
-            conflicts.append((next(iter(answers.values())), example.row_id))
+        elif first not in answers and (others := [one for one in answers.values() if one != example.row_id]):
+            conflicts.append((others[0], example.row_id))
         whole.add((example.prompt, example.answer))
         answers.setdefault(first, example.row_id)
     return tuple(duplicates), tuple(conflicts)

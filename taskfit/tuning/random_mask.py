@@ -14,8 +14,8 @@ from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.changed_weights import CHANGED_WEIGHTS_FILE, check_header, save_changed
 from taskfit.tuning.layers import Targets, linear_layers, nothing_matches
 from taskfit.tuning.method import Method, Trainable
-from taskfit.tuning.model_folder import read_tensors
-from taskfit.tuning.selective import forget_originals, remember_originals
+from taskfit.tuning.model_folder import are_numbers, read_tensors
+from taskfit.tuning.selective import forget_originals, refuse_changed, remember_originals
 from taskfit.tuning.settings import refuse_quantised
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class RandomMask(Method):
         if model is None:
             raise PredictorError(f"{folder} holds some weights only; the base model they belong to is needed")
         path = folder / CHANGED_WEIGHTS_FILE
+        refuse_changed(model.module)
         check_header(path, self._facts())
         layers = self._layers(model)
         found = read_tensors(path)
@@ -153,11 +154,12 @@ class RandomMask(Method):
             places, values = found[f"{name}.places"], found[f"{name}.values"]
             shape = (self._count(layer),)
             if places.dtype != torch.int64 or places.shape != shape or values.shape != shape:
-                faults.add(f"{name} must have {shape[0]} places and values (got {len(places)} and {len(values)})")
+                got = f"{places.dtype} {tuple(places.shape)} and {tuple(values.shape)}"
+                faults.add(f"{name} must have {shape[0]} places and values (got {got})")
             elif bool((places.diff() <= 0).any()) or places[0] < 0 or places[-1] >= _weight(layer).numel():
                 faults.add(f"{name} names places that are not in its weights, or not in order")
-            elif not bool(torch.isfinite(values).all()):
-                faults.add(f"{name} holds values that are not finite")
+            elif not are_numbers(values):
+                faults.add(f"{name} holds values that are not finite, or in no number format of weights")
         faults.raise_as(PredictorError)
 
 

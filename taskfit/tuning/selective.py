@@ -23,10 +23,22 @@ if TYPE_CHECKING:
 
     from taskfit.models.language_model import LanguageModel
 
-__all__ = ["BitFit", "HeadOnly", "LastLayers", "Norms", "Selective", "forget_originals", "remember_originals"]
+__all__ = [
+    "BitFit",
+    "HeadOnly",
+    "LastLayers",
+    "Norms",
+    "Selective",
+    "forget_originals",
+    "refuse_changed",
+    "remember_originals",
+]
 
 _ORIGINALS = "taskfit_originals"
 """Attribute of a module that carries loaded changes: what stood in their place."""
+
+_ADDED = ("taskfit_bottlenecks", "taskfit_virtual_tokens")
+"""Attributes of a module that carries networks or vectors of a predictor."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class Selective(Method):
         """Put the folder's weights in place of the base's; see :class:`taskfit.tuning.method.Method`."""
         if model is None:
             raise PredictorError(f"{folder} holds some weights only; the base model they belong to is needed")
+        refuse_changed(model.module)
         try:
             self.prepare_base(model)
             parameters = self._parameters(model)
@@ -182,7 +195,7 @@ class LastLayers(Selective):
 
     def chosen(self, model: LanguageModel) -> list[str]:
         """Return the names of the blocks' parameters."""
-        name, found = blocks(model.module)
+        name, found = _own_blocks(model)
         if self.n > len(found):
             raise ConfigError(f"n must be between 1 and {len(found)}, the blocks of {model.name} (got {self.n})")
         first = len(found) - self.n
@@ -191,8 +204,19 @@ class LastLayers(Selective):
 
     def what(self, model: LanguageModel) -> str:
         """Return in words which weights change."""
-        name, found = blocks(model.module)
+        name, found = _own_blocks(model)
         return f"the last {self.n} of {len(found)} blocks in {name}"
+
+
+def _own_blocks(model: LanguageModel) -> tuple[str, list[torch.nn.Module]]:
+    """Name and members of the model's list of blocks; of an encoder–decoder its decoder's, however short that is."""
+    if model.architecture != "encoder-decoder":
+        return blocks(model.module)
+    module: Any = model.module
+    decoder = module.get_decoder()
+    prefix = next(name for name, part in module.named_modules() if part is decoder)
+    name, found = blocks(decoder)
+    return f"{prefix}.{name}", found
 
 
 @dataclass(frozen=True)
@@ -257,14 +281,22 @@ class HeadOnly(Selective):
         return model
 
 
-def remember_originals(module: torch.nn.Module, originals: dict[str, torch.Tensor]) -> None:
-    """Keep with the module what loaded changes have replaced.
+def refuse_changed(module: torch.nn.Module) -> None:
+    """Check that a module is a base as it was published: changes on top of others predict what was never evaluated.
 
     Raises:
-        PredictorError: the module carries changes already.
+        PredictorError: the module carries the changes of another predictor.
     """
-    if hasattr(module, _ORIGINALS):
-        raise PredictorError("the base model carries the changes of another predictor", "Take them off first: detach.")
+    is_wrapped = any(hasattr(part, "base_layer") for part in module.modules())  # peft's layers stand in the base itself
+    if is_wrapped or any(hasattr(module, name) for name in (_ORIGINALS, *_ADDED)):
+        raise PredictorError(
+            "the base model carries the changes of another predictor",
+            "Load the base once more for this predictor, or take the other's changes off first: detach.",
+        )
+
+
+def remember_originals(module: torch.nn.Module, originals: dict[str, torch.Tensor]) -> None:
+    """Keep with the module what loaded changes have replaced."""
     object.__setattr__(module, _ORIGINALS, originals)
 
 

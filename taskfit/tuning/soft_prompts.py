@@ -15,6 +15,7 @@ from taskfit.strategy.space import OneOf, Space, Times
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import copy_tensors
 from taskfit.tuning.peft_method import CONFIG_FILE, TASK_TYPES, WEIGHTS_FILE, check_config, write_adapter
+from taskfit.tuning.selective import refuse_changed
 from taskfit.tuning.settings import RateRule, width_of
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class SoftPrompt(Method):
 
         if model is None:
             raise PredictorError(f"{folder} holds vectors only; the base model they were trained on is needed")
+        refuse_changed(model.module)
         try:
             self._check_context(model)
             config = self.config(model)

@@ -180,6 +180,20 @@ def test_a_searched_predictor_is_looked_into_like_any_other(models: dict[str, Pa
     assert found.updates[0].rank == 2
 
 
+def test_a_model_with_continued_pretraining_is_compared_with_the_published_one(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Alone, tuned in part, and below another method, whose updates come on top."""
+    whole = _inside(models, f"continued-pretraining({PACE})", tmp_path / "a")
+    part = _inside(models, f"continued-pretraining(tune=lora(rank=2), {PACE})", tmp_path / "b")
+    both = _inside(models, f"continued-pretraining({PACE})+lora(rank=2, {PACE})", tmp_path / "c")
+    assert any(one.changed and "norm" in one.name for one in whole.tensors)
+    assert any(one.changed for one in part.tensors)
+    assert not any(one.changed and "norm" in one.name for one in part.tensors)
+    assert any(one.changed and "norm" in one.name for one in both.tensors)
+    assert len(both.updates) > 0 == len(part.updates)
+
+
 # Neighbours
 
 

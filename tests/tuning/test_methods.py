@@ -23,8 +23,10 @@ from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
 from taskfit.tuning import train_report, training
+from taskfit.tuning.adalora import _RankSchedule
 from taskfit.tuning.adapter import Adapter
 from taskfit.tuning.answers import choose
+from taskfit.tuning.checkpoint import load_state
 from taskfit.tuning.examples import collate
 from taskfit.tuning.full import Full
 from taskfit.tuning.layers import blocks, layers_of_role
@@ -332,6 +334,28 @@ def test_rank_schedules_resume_to_the_bit(folder: Path, tmp_path: Path, stop_at:
     assert sum(kept) == 2 * len(kept)
 
 
+def test_rank_schedules_begin_anew_when_memory_ran_out(folder: Path) -> None:
+    """What the allocator remembers of the steps that were lost counts no more."""
+    model, task = tiny_model(folder, "llama"), keyword_task(8, 0)
+    method = method_of("adalora(rank=2, initial_rank=4, epochs=1, min_steps=10, batch=4)")
+    schedule, first_steps = _RankSchedule.__call__, list[dict[str, torch.Tensor]]()
+
+    def failing(self: _RankSchedule, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+        schedule(self, optimizer, step, steps)
+        if step == 1:
+            parameters = {name: value for name, value in model.module.named_parameters() if "lora_" in name}
+            first_steps.append({name: optimizer.state[value]["importance"] for name, value in parameters.items()})
+        if step == 4 and len(first_steps) == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_RankSchedule, "__call__", failing)
+        method.change(model, task, ZeroShot().prepare(task, seed=0), seed=0, budget=Budget())
+    before, after = first_steps
+    assert any(bool(value.any()) for value in before.values())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_a_checkpoint_of_another_method_is_refused(folder: Path, tmp_path: Path) -> None:
     """Said with what differs."""
     task = keyword_task(8, 0)
@@ -364,6 +388,12 @@ def saved(folder: Path, tmp_path: Path) -> Path:
         (lambda values, name: values[f"{name}.values"].fill_(float("nan")), "not finite"),
         (lambda values, name: values[f"{name}.places"].fill_(0), "places that are not in its weights, or not in order"),
         (lambda values, name: values[f"{name}.places"].add_(10**6), "places that are not in its weights"),
+        (lambda values, name: values.update({f"{name}.places": torch.tensor(1)}), "must have .* places and values"),
+        (lambda values, name: values.update({f"{name}.values": torch.tensor(1.0)}), "must have .* places and values"),
+        (
+            lambda values, name: values.update({f"{name}.values": values[f"{name}.values"].to(torch.float8_e4m3fn)}),
+            "no number format of weights",
+        ),
     ],
 )
 def test_damaged_places_and_values_are_refused(folder: Path, saved: Path, change: object, message: str) -> None:
@@ -390,6 +420,37 @@ def test_files_of_another_method_are_refused(folder: Path, saved: Path, tmp_path
     save_file({"x": torch.zeros(1)}, saved / "changed_weights.safetensors")
     with pytest.raises(PredictorError, match="cannot be read as changed weights"):
         Norms().load(tiny_model(folder, "llama"), saved)
+
+
+def test_files_nested_too_deep_are_refused(folder: Path, saved: Path) -> None:
+    """Each of those that are read as JSON, with an error of its own kind."""
+    deep = "[" * 200_000
+    save_file({"x": torch.zeros(1)}, saved / "changed_weights.safetensors", metadata={"taskfit": deep})
+    with pytest.raises(PredictorError, match="cannot be read as changed weights"):
+        Norms().load(tiny_model(folder, "llama"), saved)
+    (saved / "adapter_config.json").write_text(deep, encoding="utf-8")
+    with pytest.raises(PredictorError, match="cannot be read as an adapter's configuration"):
+        Lora(rank=2).load(tiny_model(folder, "llama"), saved)
+    (saved / "config.json").write_text(deep, encoding="utf-8")
+    with pytest.raises(PredictorError, match="cannot be read as a model's configuration"):
+        Full().load(None, saved)
+    save_file({"x": torch.zeros(1)}, saved / "checkpoint.safetensors", metadata={"taskfit": deep})
+    with pytest.raises(StudyError, match="is not a readable training checkpoint"):
+        load_state(saved)
+
+
+def test_weights_in_formats_that_are_no_numbers_of_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Whole numbers and eight bits were never saved here; nothing is written into the model."""
+    trained = tiny_model(folder, "llama")
+    with Norms().training(trained, seed=0):
+        pass
+    for dtype in (torch.int64, torch.float8_e4m3fn):
+        Norms().save(trained, tmp_path)
+        path = tmp_path / "changed_weights.safetensors"
+        values = {name: value.to(dtype) for name, value in load_file(path).items()}
+        save_file(values, path, metadata={"taskfit": json.dumps({"format": 1, "method": "norms"})})
+        with pytest.raises(PredictorError, match="no number format of weights"):
+            Norms().load(tiny_model(folder, "llama"), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["norms", "random-mask", "adapter", "prompt-tuning", "lora", "head-only"])
@@ -435,6 +496,29 @@ def test_changes_are_not_loaded_over_others(folder: Path, tmp_path: Path) -> Non
         PromptTuning().detach(tiny_model(folder, "llama"))
 
 
+@pytest.mark.parametrize("name", ["norms", "adapter(bottleneck=4)", "prompt-tuning(tokens=3)", "lora(rank=2)"])
+def test_a_refused_change_leaves_the_loaded_one_as_it_was(folder: Path, tmp_path: Path, name: str) -> None:
+    """Of every kind over every other and over its own; taken off, the base takes others."""
+    names = ("norms", "adapter(bottleneck=4)", "prompt-tuning(tokens=3)", "lora(rank=2)", "random-mask")
+    for number, other in enumerate(names):
+        trained = tiny_model(folder, "llama")
+        with method_of(other).training(trained, seed=0), torch.no_grad():
+            for value in trained.module.parameters():
+                value.add_(0.1 if value.requires_grad else 0.0)
+        (tmp_path / str(number)).mkdir()
+        method_of(other).save(trained, tmp_path / str(number))
+    base = tiny_model(folder, "llama")
+    loaded = method_of(name).load(base, tmp_path / str(names.index(name)))
+    before = logits(loaded)
+    for number, other in enumerate(names):
+        with pytest.raises(PredictorError, match="carries the changes of another predictor"):
+            method_of(other).load(base, tmp_path / str(number))
+    assert torch.equal(logits(loaded), before)
+    lora, fresh = method_of("lora(rank=2)"), tiny_model(folder, "llama")
+    again = lora.load(method_of(name).detach(loaded), tmp_path / "3")
+    assert torch.equal(logits(again), logits(lora.load(fresh, tmp_path / "3")))
+
+
 def test_parts_of_models_are_found_by_what_they_do(folder: Path) -> None:
     """Roles, blocks and shapes, in every family; a module without them says so."""
     assert {name.rpartition(".")[2] for name in layers_of_role(tiny_model(folder, "t5").module, "mlp-input")} == {
@@ -462,3 +546,16 @@ def test_parts_of_models_are_found_by_what_they_do(folder: Path) -> None:
     config.config.num_hidden_layers = 0
     with pytest.raises(ConfigError, match="is not known from its configuration"):
         key_value_shape(config)
+
+
+def test_the_last_blocks_of_an_encoder_decoder_are_its_decoders(folder: Path) -> None:
+    """Also where the encoder is the deeper one, as in distilled models."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    model = tiny_model(folder, "t5")
+    model.module.config.num_layers = 4  # type: ignore[union-attr]
+    model.module = AutoModelForSeq2SeqLM.from_config(model.module.config)
+    assert {name.split(".")[0] for name in LastLayers(n=1).chosen(model)} == {"decoder"}
+    assert LastLayers(n=1).what(model) == "the last 1 of 2 blocks in decoder.block"
+    with pytest.raises(ConfigError, match="n must be between 1 and 2"):
+        LastLayers(n=3).chosen(model)

@@ -93,3 +93,11 @@ def test_a_long_prompt_is_shortened_for_the_eye_only(model: LanguageModel) -> No
     shown = preview(model, [Example("a", tuple([40] * 500), (41, model.end_token_ids[0]))])
     assert "[…260 tokens…]" in shown.shown[0]
     assert shown.prompt_tokens == 500
+
+
+def test_answers_that_a_teacher_shares_a_row_among_are_no_conflict(model: LanguageModel) -> None:
+    """The same row stands there once for each; another row with its prompt and a third answer is one."""
+    shared = [example(model, "a", "Label:", " yes"), example(model, "a", "Label:", " no")]
+    assert preview(model, shared).conflicting_rows == ()
+    other = example(model, "b", "Label:", " maybe")
+    assert preview(model, [*shared, other]).conflicting_rows == (("a", "b"),)
