@@ -18,6 +18,7 @@ from taskfit.distillation.report import make_report, write_report
 from taskfit.distillation.review import disputed, read_review, reviewed, write_review
 from taskfit.distillation.teacher import human_rows, load_teacher
 from taskfit.errors import ConfigError, StudyError
+from taskfit.strategy.contract import Budget
 from taskfit.tasks import load_task, rows_from, unlabelled_rows
 from taskfit.tasks.sources import FileSource
 
@@ -91,7 +92,7 @@ def annotate(
                 folder,
                 seed=config.seed,
                 max_usd=config.max_usd,
-                say=say,
+                budget=Budget(say=say),
                 answers=folder / "answers.sqlite",
             )
             if not ledger.is_filled:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from taskfit.distillation.cascade_rule import Rule, confidences, range_table, rule_from_json, rule_json, set_rule
 from taskfit.distillation.choosing import shuffled
 from taskfit.distillation.models import elsewhere, faults_of_sharing, given_model, shared_architectures
+from taskfit.distillation.teacher import only_prompts
 from taskfit.distillation.thresholds import RangePoint, fewest_rows
 from taskfit.errors import ConfigError, Faults
 from taskfit.strategy.check import check_fit
@@ -118,7 +119,7 @@ class Cascade:
             raise ConfigError("cascade sets its threshold on validation rows, and the task has none")
         splits = {**task.splits, "validation": tuple(seen)}
         rest = replace(task, splits=splits, fingerprint=fingerprint(task.definition, splits))
-        models = [given_model(part, named, model) for part, named in self._parts]
+        models = [given_model(part, named, model, budget) for part, named in self._parts]
         student = self.student.fit(models[0], rest, seed=seed, budget=budget)
         teacher = self.teacher.fit(models[1], rest, seed=seed, budget=budget)
         rule, points = set_rule(
@@ -138,7 +139,9 @@ class Cascade:
 
     def restore(self, model: LanguageModel | None, folder: Path, manifest: Manifest) -> CascadePredictor:
         """Build the saved predictor; see :class:`taskfit.strategy.contract.Strategy`."""
-        student, teacher = (_restored(folder / name, model) for name in ("student", "teacher"))
+        # A part that changes the weights of a model it names must not do so to one that the other part asks.
+        given = [None if named is not None and not only_prompts(part) else model for part, named in self._parts]
+        student, teacher = (_restored(folder / at, one) for at, one in zip(("student", "teacher"), given, strict=True))
         rule = rule_from_json(folder, manifest.state.get("rule"))
         return CascadePredictor(manifest, student, teacher, rule, model)
 

@@ -171,7 +171,7 @@ class Distil:
         check_fit(self, task.definition.kind, architecture, has_masked_head=fills_masks)
         self.check_task(task)
         with _scratch(budget) as folder:
-            taught = teach(self, model, task, folder / "labels", seed=seed, say=budget.say)
+            taught = teach(self, model, task, folder / "labels", seed=seed, budget=budget)
             student = self._learn(model, task, taught, seed, replace(budget, folder=folder / "student"))
         return _renamed(student, self, task, taught)
 

@@ -10,13 +10,21 @@ from taskfit.strategy.contract import Elsewhere
 if TYPE_CHECKING:
     from taskfit.models.language_model import Architecture, LanguageModel
     from taskfit.models.work import Work
-    from taskfit.strategy.contract import Strategy
+    from taskfit.strategy.contract import Budget, Strategy
 
 __all__ = ["elsewhere", "faults_of_sharing", "given_model", "shared_architectures"]
 
 
-def given_model(part: Strategy, named: str | None, trials: LanguageModel | None) -> LanguageModel | None:
+def given_model(
+    part: Strategy, named: str | None, trials: LanguageModel | None, budget: Budget
+) -> LanguageModel | None:
     """Return the model of one part: the one that it names, else the trial's; None where it needs none.
+
+    Args:
+        part: of the strategy.
+        named: the model of its own, by name; None: the trial's.
+        trials: the trial's model.
+        budget: told of a model that is loaded here.
 
     Raises:
         ModelError, MissingExtraError: the named model cannot be used.
@@ -27,7 +35,9 @@ def given_model(part: Strategy, named: str | None, trials: LanguageModel | None)
         return trials
     from taskfit.models import load
 
-    return load(named)
+    model = load(named)
+    budget.count(model)
+    return model
 
 
 def shared_architectures(*parts: tuple[Strategy, str | None]) -> frozenset[Architecture]:

@@ -20,6 +20,7 @@ class LedgerSpending(Spending):
     Args:
         connection: of the ledger.
         usd_in, usd_out, max_usd, max_tokens: as in :class:`taskfit.inference.http_limits.Spending`.
+        outer: a further count that every call is entered into, such as a study's; None: none.
     """
 
     def __init__(
@@ -29,8 +30,9 @@ class LedgerSpending(Spending):
         usd_out: float,
         max_usd: float | None,
         max_tokens: int | None,
+        outer: Spending | None = None,
     ) -> None:
-        self._connection = connection
+        self._connection, self.outer = connection, outer
         super().__init__(usd_in, usd_out, max_usd, max_tokens)
         self._read()
 
@@ -38,12 +40,19 @@ class LedgerSpending(Spending):
         """Count a call at the most that it can cost, before it is made, together with those of other processes.
 
         Raises:
-            SpendingError: that would be above a cap; nothing is counted.
+            SpendingError: that would be above a cap, of the ledger or of the outer count; nothing is counted.
         """
-        with transaction(self._connection):
-            self._read()
-            super().reserve(most)
-            self._write()
+        if self.outer is not None:
+            self.outer.reserve(most)
+        try:
+            with transaction(self._connection):
+                self._read()
+                super().reserve(most)
+                self._write()
+        except BaseException:
+            if self.outer is not None:
+                self.outer.settle(most, Usage())
+            raise
 
     def settle(self, most: Usage, real: Usage) -> None:
         """Count a call at what it really took, in place of the most it could."""
@@ -51,6 +60,8 @@ class LedgerSpending(Spending):
             self._read()
             super().settle(most, real)
             self._write()
+        if self.outer is not None:
+            self.outer.settle(most, real)
 
     def _read(self) -> None:
         self.usd, self.tokens = self._connection.execute("SELECT usd, tokens FROM purse").fetchone()

@@ -24,7 +24,7 @@ from taskfit.tasks.task import Row
 if TYPE_CHECKING:
     from taskfit.distillation.distil import Distil
     from taskfit.models.language_model import LanguageModel
-    from taskfit.strategy.contract import Elsewhere, Predictor
+    from taskfit.strategy.contract import Budget, Elsewhere, Predictor
     from taskfit.tasks.definition import TaskDefinition
     from taskfit.tasks.task import Task, Value
 
@@ -50,7 +50,7 @@ class Teaching:
     findings: dict[str, Value]
 
 
-def teach(by: Distil, model: LanguageModel | None, task: Task, folder: Path, *, seed: int, say: Say) -> Teaching:
+def teach(by: Distil, model: LanguageModel | None, task: Task, folder: Path, *, seed: int, budget: Budget) -> Teaching:
     """Return the answers that a strategy asks for.
 
     Args:
@@ -59,7 +59,7 @@ def teach(by: Distil, model: LanguageModel | None, task: Task, folder: Path, *, 
         task: its rows.
         folder: keeps the ledger, so that a fit that was killed goes on without paying twice.
         seed: of the choice of rows and of the teacher's fit.
-        say: takes lines of progress and findings.
+        budget: takes lines of progress and findings.
 
     Raises:
         StudyError: a folder of labels is of another task, or none. DataError: its labels teach nothing.
@@ -67,11 +67,11 @@ def teach(by: Distil, model: LanguageModel | None, task: Task, folder: Path, *, 
     if by.teacher_from is not None and _is_ledger(Path(by.teacher_from)):
         with open_ledger(Path(by.teacher_from), None) as ledger:
             _check_task(ledger, task, by.teacher_from)
-            found = _read(by, task, ledger, say)
+            found = _read(by, task, ledger, budget.say)
             findings: dict[str, Value] = {"teacher": _teacher_of(ledger), "from": by.teacher_from, **found.findings}
-        say("distil: the labels were paid for before; their cost is no part of this fit")
+        budget.say("distil: the labels were paid for before; their cost is no part of this fit")
         return Teaching(found.rows, Work(), (), findings)
-    return _asked(by, model, task, folder, seed, say)
+    return _asked(by, model, task, folder, seed, budget)
 
 
 def check_rows(by: Distil, task: Task) -> None:
@@ -118,10 +118,11 @@ def data_digest(by: Distil, task: Task) -> str:
     return digest.hexdigest()
 
 
-def _asked(by: Distil, model: LanguageModel | None, task: Task, folder: Path, seed: int, say: Say) -> Teaching:
+def _asked(by: Distil, model: LanguageModel | None, task: Task, folder: Path, seed: int, budget: Budget) -> Teaching:
     """Let the teacher label what is not labelled yet."""
+    say = budget.say
     if by.teacher_from is None:
-        teacher = Teacher(by.teacher, None, given_model(by.teacher, by.teacher_model, model))
+        teacher = Teacher(by.teacher, None, given_model(by.teacher, by.teacher_model, model, budget))
     else:
         teacher = Teacher(None, Path(by.teacher_from), None)
     identity = {
@@ -132,7 +133,7 @@ def _asked(by: Distil, model: LanguageModel | None, task: Task, folder: Path, se
     }
     folder.mkdir(parents=True, exist_ok=True)
     with open_ledger(folder, identity) as ledger:
-        predictor = load_teacher(teacher, task, ledger, folder, seed=seed, max_usd=None, say=say)
+        predictor = load_teacher(teacher, task, ledger, folder, seed=seed, max_usd=None, budget=budget)
         if not ledger.is_filled:
             _fill(by, teacher, task, ledger, seed, say)
         label_all(ledger, predictor, say)

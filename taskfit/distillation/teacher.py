@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from taskfit.distillation.digests import folder_digest
 from taskfit.distillation.purse import LedgerSpending
 from taskfit.errors import ConfigError
-from taskfit.strategy.contract import Budget
 from taskfit.strategy.grammar import full_name, parse
 from taskfit.strategy.manifest import read_manifest
 from taskfit.strategy.predictor import ProgramPredictor, load_predictor
@@ -18,9 +17,10 @@ from taskfit.tasks.identity import fingerprint
 
 if TYPE_CHECKING:
     from taskfit.distillation.ledger import Ledger
+    from taskfit.inference.http_limits import RateLimit, Spending
     from taskfit.models.language_model import LanguageModel
     from taskfit.models.service import ServiceModel
-    from taskfit.strategy.contract import Predictor, Strategy
+    from taskfit.strategy.contract import Budget, Predictor, Strategy
     from taskfit.tasks.task import Row, Task
 
 __all__ = ["Teacher", "human_rows", "load_teacher", "name_teacher", "only_prompts", "usd_of"]
@@ -99,7 +99,7 @@ def load_teacher(
     *,
     seed: int,
     max_usd: float | None,
-    say: Callable[[str], None],
+    budget: Budget,
     answers: Path | None = None,
 ) -> Predictor:
     """Fit the teacher and save it in ``folder``, or load what an earlier run saved there.
@@ -114,7 +114,7 @@ def load_teacher(
         folder: where it is saved.
         seed: of its fit.
         max_usd: most that all runs may spend; None: no cap of ours.
-        say: takes lines of progress.
+        budget: takes lines of progress, and the model that a saved teacher brings.
         answers: a file that keeps a service's answers across runs; None: the user's cache, where the service's name
             asks for one.
 
@@ -132,7 +132,7 @@ def load_teacher(
                 "take zero-shot, or a predictor fitted elsewhere",
             )
         fitted_on = _for_fitting(teacher, task, seed)
-        teacher.strategy.fit(teacher.model, fitted_on, seed=seed, budget=Budget(say=say)).save(saved)
+        teacher.strategy.fit(teacher.model, fitted_on, seed=seed, budget=replace(budget, folder=None)).save(saved)
     is_as_it_was = teacher.strategy is None or only_prompts(teacher.strategy)
     predictor = load_predictor(saved, model=teacher.model if is_as_it_was else None)
     if predictor.definition.kind != task.definition.kind or predictor.definition.labels != task.definition.labels:
@@ -145,6 +145,7 @@ def load_teacher(
         from taskfit.strategy.service import service_engine
 
         if teacher.model is None:
+            budget.count(predictor.model)
             _give_purse(replace(teacher, model=predictor.model), ledger, max_usd)
         predictor.engine = service_engine(predictor.model, cache=answers)
     return predictor
@@ -184,7 +185,7 @@ def _for_fitting(teacher: Teacher, task: Task, seed: int) -> Task:
 
 
 def _give_purse(teacher: Teacher, ledger: Ledger, max_usd: float | None) -> None:
-    """Let all engines of a service's model count in the ledger."""
+    """Let all engines of a service's model count in the ledger, and in whatever they counted in before."""
     model = teacher.model
     if model is None or model.architecture != "service":
         if max_usd is not None and not (model is None and teacher.folder is not None):
@@ -208,5 +209,8 @@ def _give_purse(teacher: Teacher, ledger: Ledger, max_usd: float | None) -> None
             "Give usd_in and usd_out in the model's name, in US dollars per million tokens.",
         )
     usd_in, usd_out = of_service.usd_per_mtok or (0.0, 0.0)
-    spending = LedgerSpending(ledger.connection, usd_in, usd_out, min(caps, default=None), service.max_tokens)
+    outer = None if of_service.limits is None else cast("tuple[Spending, RateLimit]", of_service.limits)[0]
+    if isinstance(outer, LedgerSpending):  # of an earlier run in this process, whose ledger may be closed
+        outer = outer.outer
+    spending = LedgerSpending(ledger.connection, usd_in, usd_out, min(caps, default=None), service.max_tokens, outer)
     of_service.limits = (spending, RateLimit(service.requests_per_minute, service.tokens_per_minute))

@@ -130,7 +130,7 @@ def read_usage(reply: Mapping[str, Any]) -> Usage | None:
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         return None
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    counts: list[Any] = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= _MOST_BILLED for n in counts):
         return None
     return Usage(counts[0], counts[1])

@@ -37,6 +37,10 @@ def _say_nothing(line: str) -> None:
     """Drop a line of progress."""
 
 
+def _count_nothing(model: LanguageModel) -> None:
+    """Leave a further model uncounted."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a fit may use, and where it may report.
@@ -46,11 +50,14 @@ class Budget:
         folder: scratch folder for checkpoints; None: none are written. A fit killed and started again with the same
             folder goes on where it was.
         say: takes one line of progress or of a finding the user must see (cut rows, example of what is supervised).
+        count: is given every model that a strategy loads itself, before it is asked anything: a study enters what one
+            behind a service costs into its own budget.
     """
 
     wall_s: float | None = None
     folder: Path | None = None
     say: Callable[[str], None] = _say_nothing
+    count: Callable[[LanguageModel], None] = _count_nothing
 
 
 @dataclass(frozen=True)

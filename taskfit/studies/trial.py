@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -239,13 +240,18 @@ def _model(job: TrialJob) -> LanguageModel | None:
             f"(fingerprint {model.fingerprint[:12]}, planned {str(job.spec.model_fingerprint)[:12]})",
             "start a new study with another --out",
         )
-    price = priced_service(job.spec.model, job.prices)
+    _count(job, model)
+    return model
+
+
+def _count(job: TrialJob, model: LanguageModel) -> None:
+    """Enter what a model behind a service costs into the study's budget."""
+    price = priced_service(model.name, job.prices) if model.architecture == "service" else None
     if price is not None:
         from taskfit.studies.spent import give_purse
 
         rates = (price.usd_per_mtok_in, price.usd_per_mtok_out)
         give_purse(cast("ServiceModel", model), rates, job.study, job.budget_usd, job.usd_per_hour)
-    return model
 
 
 def _budget(job: TrialJob, say: Callable[[str], None], notes: list[str]) -> Budget:
@@ -258,7 +264,7 @@ def _budget(job: TrialJob, say: Callable[[str], None], notes: list[str]) -> Budg
 
     scratch = work_folder(job.study, job.spec.id) / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    return Budget(folder=scratch, say=note)
+    return Budget(folder=scratch, say=note, count=partial(_count, job))
 
 
 def _seed_everything(seed: int) -> None:

@@ -98,7 +98,7 @@ def _sound_text(loader: yaml.SafeLoader, node: yaml.Node) -> str:
 
     if not isinstance(node, yaml.ScalarNode):
         raise yaml.constructor.ConstructorError(None, None, "expected a text", node.start_mark)
-    text = cast("str", loader.construct_scalar(node))
+    text = loader.construct_scalar(node)
     if "\0" in text or text.encode("utf-8", "ignore").decode() != text:
         problem = "a text holds NUL, or half of a surrogate pair"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)

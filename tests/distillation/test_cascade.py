@@ -251,3 +251,17 @@ def test_a_model_of_ones_own_lets_both_parts_be_trained() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             parse(name)
+
+
+def test_a_tuned_student_on_the_teachers_model_leaves_the_teacher_as_it_was(tmp_path: Path) -> None:
+    """The same model by name: loaded again, both parts answer as before they were saved."""
+    model = tiny_model(tmp_path, "llama")
+    tuned = "lora(min_steps=4, learning_rate=0.05)"
+    strategy = parse(f'cascade(student="{tuned}", student_model="{tmp_path / "llama"}")')
+    fitted = strategy.fit(model, TASK, seed=0, budget=Budget())
+    assert isinstance(fitted, CascadePredictor)
+    before = [list(part.predict(TASK.test[:4])) for part in (fitted.student, fitted.teacher)]
+    fitted.save(tmp_path / "out")
+    loaded = load_predictor(tmp_path / "out", model=tiny_model(tmp_path, "llama"))
+    assert isinstance(loaded, CascadePredictor)
+    assert [list(part.predict(TASK.test[:4])) for part in (loaded.student, loaded.teacher)] == before

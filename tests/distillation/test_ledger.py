@@ -11,6 +11,7 @@ import pytest
 from taskfit.distillation.ledger import MOST_TRIES, Ledger, open_ledger
 from taskfit.distillation.purse import LedgerSpending
 from taskfit.errors import SpendingError, StudyError
+from taskfit.inference.http_limits import Spending
 from taskfit.inference.http_wire import Usage
 from taskfit.strategy.contract import Prediction
 from taskfit.tasks.task import Row
@@ -147,3 +148,18 @@ def test_one_purse_holds_for_all_processes_and_runs(tmp_path: Path) -> None:
         with pytest.raises(SpendingError):
             LedgerSpending(ledger.connection, 1e6, 1e6, 10.0, None).reserve(Usage(2, 1))
         assert ledger.spent_usd == 8
+
+
+def test_a_call_counts_in_the_ledger_and_in_the_outer_count_or_in_neither(tmp_path: Path) -> None:
+    """Whichever cap is reached, nothing is left entered in the other."""
+    with open_ledger(tmp_path, IDENTITY) as ledger:
+        for own, outer_cap in ((10.0, 4.0), (4.0, 10.0)):
+            outer = Spending(1e6, 1e6, outer_cap)
+            before = ledger.spent_usd
+            spending = LedgerSpending(ledger.connection, 1e6, 1e6, before + own, None, outer)
+            spending.reserve(Usage(2, 1))
+            with pytest.raises(SpendingError, match="cap of"):
+                spending.reserve(Usage(2, 1))
+            assert (ledger.spent_usd - before, outer.usd) == (3, 3)
+            spending.settle(Usage(2, 1), Usage(1, 0))
+            assert (ledger.spent_usd - before, outer.usd) == (1, 1)

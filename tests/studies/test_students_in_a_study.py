@@ -10,10 +10,13 @@ import pytest
 from taskfit.costs.trial_cost import TrialCost
 from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
+from taskfit.studies.budget import StudyBudget
 from taskfit.studies.compare_study import compare
 from taskfit.studies.result import trial_folder
+from taskfit.studies.spent import read_spent
 from taskfit.studies.study_file import read_study
 from taskfit.testing import tiny_decoder
+from taskfit.testing.service import FakeService
 
 WORDS = {"login": "cannot sign in password", "praise": "great service thanks"}
 TASK = """
@@ -59,3 +62,28 @@ def test_students_are_compared_priced_and_loaded(tmp_path: Path, monkeypatch: py
             assert cost.fit_flops is not None
             assert cost.fit_flops > 0
             assert cost.fit_work.prompt_tokens == 0
+
+
+def test_a_teacher_that_a_strategy_names_is_paid_from_the_budget_of_the_study(tmp_path: Path) -> None:
+    """What the service bills for the labels is what the study counts; a budget below it ends the trial, with no label
+    above it.
+    """
+    for split, count in (("train", 20), ("validation", 10), ("test", 24), ("more", 30)):
+        lines = "\n".join(json.dumps(row) for row in _rows(split, count))
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "task.yaml").write_text(TASK, encoding="utf-8")
+
+    def study(service: FakeService, out: str, usd: float) -> float:
+        model = service.name(usd_in=1000, usd_out=1000, concurrency=1)
+        named = parse(f'distil(teacher=zero-shot, teacher_model="{model}", rows=6)').name
+        config = {"strategies": ("majority", named), "seeds": 1, "budget": StudyBudget(usd=usd)}
+        compare(tmp_path / "task.yaml", out=tmp_path / out, **config)  # type: ignore[arg-type]
+        spent: float = read_spent(tmp_path / out).usd_services
+        return spent
+
+    with FakeService(lambda text: "login") as service:
+        whole = study(service, "rich", 1000.0)
+        assert whole > 0
+        asked = service.answered
+        assert study(service, "poor", whole / 2) <= whole / 2
+        assert service.answered < 2 * asked
