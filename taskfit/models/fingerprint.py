@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from taskfit.models.folder import runs_own_code, tokenizer_files, weight_files
+from taskfit.models.folder import tokenizer_files, weight_files
 
 __all__ = ["fingerprint"]
 
@@ -21,11 +21,17 @@ def fingerprint(folder: Path) -> str:
     """
     configurations = [path for path in (folder / "config.json", folder / "generation_config.json") if path.is_file()]
     total = hashlib.sha256()
-    own_code = [*folder.rglob("*.py")] if runs_own_code(folder) else []
+    own_code = [*folder.rglob("*.py")] if _names_own_code(folder) else []
     for path in sorted({*configurations, *weight_files(folder), *tokenizer_files(folder), *own_code}):
         name = path.relative_to(folder).as_posix().encode()
         total.update(len(name).to_bytes(8, "big") + name + _digest(path))
     return total.hexdigest()
+
+
+def _names_own_code(folder: Path) -> bool:
+    """Tell whether a configuration names Python code of its folder; one that is no JSON has a fingerprint, too."""
+    configurations = [path for path in (folder / "config.json", folder / "tokenizer_config.json") if path.is_file()]
+    return any(b'"auto_map"' in path.read_bytes() for path in configurations)
 
 
 def _digest(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from taskfit.errors import Faults, ModelError
 
-__all__ = ["check_folder", "read_json", "runs_own_code", "tokenizer_files", "weight_files"]
+__all__ = ["check_folder", "read_json", "tokenizer_files", "weight_files"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -55,11 +55,6 @@ def weight_files(folder: Path) -> list[Path]:
 def tokenizer_files(folder: Path) -> list[Path]:
     """Return every file that decides how text becomes tokens, chat templates included, sorted by name."""
     return sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
-
-
-def runs_own_code(folder: Path) -> bool:
-    """Tell whether a model is loaded by Python code that lies in its folder."""
-    return bool(_asking_for_code(folder))
 
 
 def _asking_for_code(folder: Path) -> list[str]:

@@ -257,7 +257,7 @@ def test_a_tuned_student_on_the_teachers_model_leaves_the_teacher_as_it_was(tmp_
     """The same model by name: loaded again, both parts answer as before they were saved."""
     model = tiny_model(tmp_path, "llama")
     tuned = "lora(min_steps=4, learning_rate=0.05)"
-    strategy = parse(f'cascade(student="{tuned}", student_model="{tmp_path / "llama"}")')
+    strategy = parse(f'cascade(student={tuned}, student_model="{tmp_path / "llama"}")')
     fitted = strategy.fit(model, TASK, seed=0, budget=Budget())
     assert isinstance(fitted, CascadePredictor)
     before = [list(part.predict(TASK.test[:4])) for part in (fitted.student, fitted.teacher)]
