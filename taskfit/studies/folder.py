@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,10 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+
+_DYING_S = 5.0
+"""Seconds that the lock of a process that is gone is waited for."""
 
 
 def folder_bytes(folder: Path) -> int:
@@ -131,6 +136,9 @@ def disk_full_named(target: Path, written: Path | None = None, bytes_expected: i
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: two processes never work on one study. The lock dies with its process.
 
+    A process that was killed while it started another leaves its lock in that one's hands for a moment; so a lock whose
+    owner is gone is waited for, some seconds.
+
     Raises:
         StudyError: another process holds the lock.
     """
@@ -138,19 +146,35 @@ def locked(folder: Path) -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "study.lock").open("a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            owner = handle.read(32).strip() or "unknown"
-            raise StudyError(
-                f"{folder} is being worked on by another process (process id {owner})",
-                "wait until it ends, or give another folder with --out",
-            ) from None
+        deadline = time.monotonic() + _DYING_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                handle.seek(0)
+                owner = handle.read(32).strip() or "unknown"
+                if _lives(owner) or time.monotonic() > deadline:
+                    raise StudyError(
+                        f"{folder} is being worked on by another process (process id {owner})",
+                        "wait until it ends, or give another folder with --out",
+                    ) from None
+                time.sleep(0.02)
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
         yield
+
+
+def _lives(owner: str) -> bool:
+    """Tell whether a process of this number, read from a file, is there."""
+    try:
+        os.kill(int(owner), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _disk_full(folder: Path, bytes_needed: int) -> ResourceError:

@@ -170,6 +170,27 @@ def test_second_process_on_one_folder_is_refused(task_path, tmp_path):
     assert run_all(make_plan(task_path, ["right(0.9)"]), folder)[0].is_done
 
 
+def test_the_lock_of_a_process_that_is_gone_is_waited_for(tmp_path):
+    """Killed while it started another process, which holds the lock's file for a moment."""
+    script = "\n".join(
+        (
+            "import os, subprocess, sys; from pathlib import Path; from taskfit.studies.folder import locked",
+            "def same(n, path):",
+            "    try: return os.path.samestat(os.fstat(n), path.stat())",
+            "    except OSError: return False",
+            "folder = Path(sys.argv[1])",
+            "with locked(folder):",
+            "    held = next(n for n in range(3, 100) if same(n, folder / 'study.lock'))",
+            "    subprocess.Popen(['sleep', '0.5'], pass_fds=[held])",
+            "    os.kill(os.getpid(), 9)",
+        )
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+    with locked(tmp_path):
+        assert time.monotonic() - started > 0.4
+
+
 def test_interrupt_stops_the_running_trial(task_path, tmp_path):
     """An exception in the caller leaves no process behind, and what is finished stays."""
     plan = make_plan(task_path, ["right(0.9)", "sleep(30)"])
