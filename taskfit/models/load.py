@@ -178,6 +178,9 @@ def _read(part: str, subject: str, auto_class: str, folder: Path, **settings: An
     """Call ``from_pretrained`` on local files only; whatever it raises becomes a ModelError."""
     import transformers
 
+    from taskfit.models.quiet import quiet_bitsandbytes
+
+    quiet_bitsandbytes()
     try:
         return getattr(transformers, auto_class).from_pretrained(folder, local_files_only=True, **settings)
     except Exception as error:  # transformers raises whatever its layers raise

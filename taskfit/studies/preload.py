@@ -6,4 +6,8 @@ import scipy.stats
 import sklearn.feature_extraction.text
 import sklearn.linear_model
 
+from taskfit.models.quiet import quiet_bitsandbytes
+
 __all__ = ["numpy", "pyarrow", "scipy", "sklearn"]
+
+quiet_bitsandbytes()

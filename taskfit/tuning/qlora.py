@@ -52,9 +52,7 @@ def quantise(model: LanguageModel, bits: Literal[4, 8]) -> None:
         MissingExtraError: bitsandbytes is not installed. ConfigError: the model is packed into other bits.
     """
     # Packing eight-bit inputs, bitsandbytes says in each call that they pass through float16: once is enough, here.
-    # On its import it asks for a kernel that is not used here.
-    for speaker in ("autograd._functions", "backends.cpu.ops"):
-        logging.getLogger(f"bitsandbytes.{speaker}").setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     module: Any = model.module
     packed = getattr(module, "taskfit_bits", None)
     if packed == bits:
