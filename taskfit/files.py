@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["appearing", "escaped", "is_disk_full", "remove_unfinished", "write_ahead", "write_bytes", "write_text"]
+__all__ = [
+    "appearing",
+    "escaped",
+    "is_disk_full",
+    "named_path",
+    "remove_unfinished",
+    "write_ahead",
+    "write_bytes",
+    "write_text",
+]
 
 _PREFIX = ".unfinished-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,6 +53,14 @@ def appearing(path: Path) -> Iterator[Path]:
         _sync_entry(path.parent)
     finally:
         _remove(partial)
+
+
+def named_path(name: str) -> Path:
+    """Return a path as a user writes it, ``~`` being the home folder; that of an unknown user is a path like others."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def write_text(path: Path, text: str) -> None:

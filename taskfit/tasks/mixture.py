@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from taskfit.errors import DataError, Faults, TaskError, TaskfitError, nearest
+from taskfit.files import named_path
 from taskfit.tasks.sources import FileSource, source_files
 from taskfit.tasks.yaml_file import read_yaml
 
@@ -94,7 +95,7 @@ def read_mixture(value: Value, task_file: Path, faults: Faults) -> Mixture | Non
     """
     where, beside = "mixture", task_file
     if isinstance(value, str) and value.strip():
-        beside = task_file.parent / Path(value).expanduser()
+        beside = task_file.parent / named_path(value)
         where = str(beside)
         try:
             value = read_yaml(beside)
@@ -176,7 +177,7 @@ def _tasks(
 
 def _files(name: str, beside: Path, where: str, faults: Faults) -> tuple[Path, ...]:
     try:
-        found = source_files(FileSource(str(beside.parent / Path(name).expanduser())))
+        found = source_files(FileSource(str(beside.parent / named_path(name))))
     except TaskfitError as error:
         faults.add(f"{where}.tasks: {error.message}")
         return ()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from taskfit.errors import DataError, MissingExtraError
+from taskfit.files import named_path
 from taskfit.tasks.reading import RawRow, plain_value, read_file
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def source_files(source: FileSource) -> tuple[Path, ...]:
     Raises:
         DataError: there is none.
     """
-    path = Path(source.pattern).expanduser()
+    path = named_path(source.pattern)
     if path.is_file():
         return (path,)
     if path.is_dir():

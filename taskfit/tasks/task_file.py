@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from taskfit.errors import Faults, TaskError, TaskfitError, nearest
+from taskfit.files import named_path
 from taskfit.tasks.chat import chat_sources
 from taskfit.tasks.definition import Wording
 from taskfit.tasks.metric_names import DEFAULT_METRICS, METRIC_NAMES
@@ -239,7 +240,7 @@ class _Reader:
 
     def _beside(self, name: str) -> Path:
         """Return a path relative to the task file."""
-        return self.path.parent / Path(name).expanduser()
+        return self.path.parent / named_path(name)
 
     def _data(self) -> tuple[dict[Split, tuple[Source, ...]], tuple[Source, ...]]:
         data = self.values.get("data")
@@ -417,8 +418,9 @@ class _Reader:
                 self.faults.add(f"split.{key}: `data` gives this split already, nothing is cut for it")
             else:
                 shares[cast("Split", key)] = float(share)
-        if sum(shares.values()) >= 1:
-            self.faults.add(f"split: the shares add up to {sum(shares.values()):g}; nothing is left for train")
+        cut = sum(share for split, share in shares.items() if split not in sources)
+        if cut >= 1:
+            self.faults.add(f"split: the shares add up to {cut:g}; nothing is left for train")
         seed = value.get("seed", 0)
         if not isinstance(seed, int) or isinstance(seed, bool):
             self.faults.add(f"split.seed must be a whole number (got {seed!r})")

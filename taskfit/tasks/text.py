@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from taskfit.errors import DataError
+from taskfit.files import named_path
 from taskfit.tasks.load import rows_from, unlabelled_rows
 from taskfit.tasks.sources import FileSource, source_files
 
@@ -57,7 +58,7 @@ def documents_of(pattern: str, beside: Path | None, field: str) -> list[Document
     Raises:
         DataError: there is no such file or field, it holds something else than text, or all of it is empty.
     """
-    where = Path(pattern).expanduser()
+    where = named_path(pattern)
     where = where if beside is None else beside.parent / where
     files = source_files(FileSource(str(where)))
     found = _distinct(document for path in files for document in _read(path, field))

@@ -74,6 +74,21 @@ def test_given_splits_are_kept_and_only_missing_ones_are_cut(write_task: WriteTa
     assert task.report.made_splits == ("validation",)
 
 
+def test_the_share_of_a_split_that_is_given_counts_for_nothing(write_task: WriteTask) -> None:
+    """Most of the rows may go to validation where test has a file of its own; not all of them."""
+    data = TASK.replace("rows.jsonl", "{train: train.jsonl, test: test.jsonl}")
+    rows = {"train__jsonl": sentiment_rows(100), "test__jsonl": sentiment_rows(10, start=100)}
+    task = load_task(write_task(data + "split: {validation: 0.85}\n", **rows))
+    assert [len(task.train), len(task.validation), len(task.test)] == [15, 85, 10]
+
+
+def test_the_home_of_an_unknown_user_is_a_path_that_is_not_there(write_task: WriteTask) -> None:
+    """No traceback of the system's."""
+    path = write_task(TASK.replace("rows.jsonl", "~nobody-of-this-name/rows.jsonl"))
+    with pytest.raises(DataError, match="nobody-of-this-name"):
+        load_task(path)
+
+
 def test_the_same_input_stays_in_test_then_validation_then_train(write_task: WriteTask) -> None:
     """A test set never shrinks because of train, even when the answers differ."""
     path = write_task(
