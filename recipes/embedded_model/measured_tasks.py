@@ -117,7 +117,7 @@ MEASURED = {
     ),
     "wsc": Measured(
         "coreference",
-        "fewshot_train",
+        "fewshot_validation",  # all rows of fewshot_train have one label
         "validation",
         ("Who or what is meant?", "Answer the question about the text.", "Answer yes or no."),
         _wsc,
