@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, Undefined, pass_context
+from jinja2 import StrictUndefined, Undefined, pass_context, pass_eval_context
 from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 if TYPE_CHECKING:
+    from jinja2.nodes import EvalContext
     from jinja2.runtime import Context
 
 __all__ = ["MAX_LENGTH", "TemplateEnvironment"]
@@ -23,7 +25,19 @@ MAX_ITERATIONS = 100_000
 """Most numbers of one ``range``."""
 
 _PADDING_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
-_UNBOUNDED_FILTERS = ("center", "indent", "filesizeformat", "pprint", "xmlattr", "urlize")
+_MOST_DECIMALS = 100
+_MOST_INDENT = 16
+_UNBOUNDED_FILTERS = (
+    "batch",
+    "center",
+    "filesizeformat",
+    "indent",
+    "pprint",
+    "slice",
+    "urlize",
+    "wordwrap",
+    "xmlattr",
+)
 _WIDE_FORMAT = re.compile(r"\d{5,}|\*")
 
 
@@ -45,12 +59,22 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         for name in _UNBOUNDED_FILTERS:
             del self.filters[name]
         self.filters.update(choice=_choice, most_frequent=_most_frequent, format=_bounded_format)
+        self.filters.update(join=_bounded_join, replace=_bounded_replace, round=_bounded_round, tojson=_bounded_json)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Refuse what the sandbox refuses, and the text methods that pad to any length."""
-        if isinstance(obj, str) and attr in _PADDING_METHODS:
+        """Refuse what the sandbox refuses, the text methods that pad to any length, and bytes, which have them too."""
+        if (isinstance(obj, str) and attr in _PADDING_METHODS) or attr in ("encode", "to_bytes"):
             return False
         return super().is_safe_attribute(obj, attr, value)
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of a template; the text methods ``join`` and ``replace`` only as far as they are short."""
+        text, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        if isinstance(text, str) and name == "join":
+            args = (_short_parts(text, *args),)
+        elif isinstance(text, str) and name == "replace":
+            _check_replaced(text, *args, **kwargs)
+        return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute ``*``, ``**`` and ``%`` after a look at how large the result would be."""
@@ -84,6 +108,50 @@ def _bounded_format(pattern: str, *values: object) -> str:
     if _WIDE_FORMAT.search(pattern):
         raise SecurityError("a format wider than 9999 characters is not allowed")
     return str(pattern) % values
+
+
+@pass_eval_context
+def _bounded_join(eval_ctx: EvalContext, value: Iterable[object], d: str = "", attribute: str | None = None) -> str:
+    if attribute is not None:
+        value = map(make_attrgetter(eval_ctx.environment, attribute), value)
+    return str(FILTERS["join"](eval_ctx, _short_parts(d, map(str, value)), d))
+
+
+def _short_parts(separator: object, parts: Iterable[object]) -> list[object]:
+    """Return the parts as a list, when they are a text of bounded length with the separator between them."""
+    listed, length, gap = [], 0, len(str(separator))
+    for part in parts:
+        listed.append(part)
+        length += gap + (len(part) if isinstance(part, str) else 1)
+        if length > MAX_LENGTH:
+            raise SecurityError(f"the joined text is longer than {MAX_LENGTH} characters")
+    return listed
+
+
+def _bounded_replace(text: object, old: object, new: object, count: int = -1) -> str:
+    _check_replaced(str(text), str(old), str(new), count)
+    return str(text).replace(str(old), str(new), count)
+
+
+def _check_replaced(text: str, old: str, new: str, count: int = -1) -> None:
+    """Refuse a replacement whose result would be too long; an empty ``old`` stands before every character."""
+    found = text.count(old)
+    times = found if count < 0 else min(found, count)
+    if len(text) + times * (len(new) - len(old)) > MAX_LENGTH:
+        raise SecurityError(f"the text after the replacement is longer than {MAX_LENGTH} characters")
+
+
+def _bounded_round(value: float, precision: int = 0, method: str = "common") -> float:
+    if abs(precision) > _MOST_DECIMALS:
+        raise SecurityError(f"rounding to {precision} decimals; at most {_MOST_DECIMALS} are allowed")
+    return float(FILTERS["round"](value, precision, method))
+
+
+@pass_eval_context
+def _bounded_json(eval_ctx: EvalContext, value: object, indent: int | None = None) -> str:
+    if indent is not None and (not isinstance(indent, int) or indent > _MOST_INDENT):
+        raise SecurityError(f"an indent of at most {_MOST_INDENT} is allowed")
+    return str(FILTERS["tojson"](eval_ctx, value, indent))
 
 
 def _magnitude(value: object) -> float:

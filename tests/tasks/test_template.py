@@ -79,6 +79,18 @@ def test_trailing_newlines_stay() -> None:
         "{{ '{:>99999999}'.format(1) }}",
         "{{ 'x' | center(100000000) }}",
         "{{ lipsum(n=100000) }}",
+        "{{ [1] | batch(30000000, 0) | list }}",
+        "{{ [1] | slice(30000000) | list }}",
+        "{{ 'a b' | wordwrap(1, wrapstring='y' * 9000000) }}",
+        "{{ (1).to_bytes(30000000, 'big') }}",
+        "{{ 'a'.encode() * 30000000 }}",
+        "{{ {'a': 1} | tojson(indent=30000000) }}",
+        "{{ 1.5 | round(1000000000, 'ceil') }}",
+        "{{ range(1000) | join('x' * 100000) }}",
+        "{{ ('x' * 100000).join(range(1000) | map('string')) }}",
+        "{{ ('a' * 100000) | replace('a', 'b' * 1000) }}",
+        "{{ ('a' * 100000).replace('', 'b' * 1000) }}",
+        "{{ (['a' * 100000] * 1000) | join }}",
         "{% for i in range(1000000000) %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ a[7] }}",
@@ -96,6 +108,18 @@ def test_sane_arithmetic_is_allowed() -> None:
     assert render("{{ '-' * 3 }} {{ 2 ** 3 }} {{ 7 % 4 }} {{ '%03d' % 7 }} {{ '%s-%s' | format(1, 2) }}", {}) == (
         "--- 8 3 007 1-2"
     )
+
+
+def test_ordinary_joins_and_replacements_give_what_python_gives() -> None:
+    """A length is looked at before, and nothing else changes."""
+    source = (
+        "{{ a | join(', ') }}|{{ ', '.join(a) }}|{{ rows | join('-', attribute='n.m') }}|"
+        "{{ 'aXbX' | replace('X', '', 1) }}|"
+        "{{ 'aXbX'.replace('X', 'yy', 1) }}|{{ 2.345 | round(2) }}|{{ 2.5 | round(method='floor') }}"
+        "|{{ {'a': [1]} | tojson }}|{{ [1] | tojson(indent=1) }}|{{ [] | join(',') }}|{{ 5 | replace(5, 6) }}"
+    )
+    expected = "x, y|x, y|1-2|abX|ayybX|2.35|2.0|" + '{"a": [1]}|[\n 1\n]||6'
+    assert render(source, {"a": ["x", "y"], "rows": [{"n": {"m": 1}}, {"n": {"m": 2}}]}) == expected
 
 
 def test_output_beyond_ten_million_characters_is_refused() -> None:
