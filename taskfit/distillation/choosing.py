@@ -238,7 +238,7 @@ def _inverted(key: bytes) -> bytes:
 
 
 def _digest(definition: TaskDefinition, row: Row) -> bytes:
-    return sha256(definition.input_text(row).encode("utf-8", "surrogatepass")).digest()
+    return sha256(definition.question_text(row).encode("utf-8", "surrogatepass")).digest()
 
 
 def _check_ids(rows: Sequence[Row]) -> None:

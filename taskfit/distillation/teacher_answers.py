@@ -67,7 +67,7 @@ def read_answers(
     known = known_rows(definition, ledger, labels, people)
     calibrator = known.calibrator
     confidences = confidences_of(calibrator, labels["train"])
-    seen = {definition.input_text(row) for split in ("validation", "test") for row in task.splits[split]}
+    seen = {definition.question_text(row) for split in ("validation", "test") for row in task.splits[split]}
     kept, sentences = _usable(definition, labels["train"], people, seen)
     made = [_answer(found, people, confidences, calibrator.rows > 0, soft, weigh) for found in kept]
     _check(made, kept, definition, others, needs_reasons)
@@ -96,7 +96,7 @@ def _usable(
     for found in labels:
         answer = people.get(found.row.id, found.answer)
         allowed = {option.value for option in definition.options(found.row)}
-        if definition.input_text(found.row) in seen:
+        if definition.question_text(found.row) in seen:
             leaked += 1
         elif (allowed and answer not in allowed) or not answer.strip():
             strangers.append(answer)

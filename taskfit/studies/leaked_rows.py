@@ -75,8 +75,8 @@ def write_leaked_rows(
 
     definition = task.definition
     learnt = _told((*task.train, *task.validation), say, clock)
-    others = ((row.id, definition.input_text(row)) for row in learnt)
-    found = find_leaks({row.id: definition.input_text(row) for row in task.test}, others)
+    others = ((row.id, definition.question_text(row)) for row in learnt)
+    found = find_leaks({row.id: definition.question_text(row) for row in task.test}, others)
     values: dict[str, Value] = {
         "format": _FORMAT,
         "rows": found.rows,

@@ -114,6 +114,11 @@ class TaskDefinition:
         """Render the row's input alone, without white space around it."""
         return self._rendered(self.text, row, 0).strip()
 
+    def question_text(self, row: Row) -> str:
+        """Return what tells one question from another: the input, and the texts of a choice row's options, sorted."""
+        options = sorted(option.text for option in self.options(row)) if self.kind == "choice" else []
+        return "\n".join([self.input_text(row), *options])
+
     def gold(self, row: Row) -> tuple[str, ...]:
         """Return the right answers, in the terms in which predictions answer: label value, option value, or texts.
 

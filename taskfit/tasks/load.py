@@ -142,11 +142,9 @@ class _Facts:
 
 def _input_key(definition: TaskDefinition, row: Row) -> str:
     try:
-        text = definition.input_text(row)
-        options = sorted(option.text for option in definition.options(row)) if definition.kind == "choice" else []
+        return definition.question_text(row)
     except TaskfitError:
         return f"\0{row.id}"  # equal to no other text
-    return "\0".join([text, *options])
 
 
 def _gold(definition: TaskDefinition, row: Row) -> tuple[str, ...]:

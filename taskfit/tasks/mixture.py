@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from taskfit.errors import DataError, Faults, TaskError, TaskfitError, nearest
 from taskfit.files import named_path
+from taskfit.tasks.definition import TaskDefinition
 from taskfit.tasks.sources import FileSource, source_files
 from taskfit.tasks.yaml_file import read_yaml
 
 if TYPE_CHECKING:
-    from taskfit.tasks.task import Task, Value
+    from taskfit.tasks.task import Row, Task, Value
 
 __all__ = ["FLAN_CAP", "Mixture", "allot", "load_mixture", "mixing_rates", "read_mixture"]
 
@@ -140,11 +141,10 @@ def load_mixture(task: Task) -> tuple[Task, ...]:
 
     if task.mixture is None:
         raise TaskError(f"the task {task.definition.name!r} has no mixture", "List other task files under `mixture`.")
-    held_out = {task.definition.input_text(row) for row in (*task.test, *task.validation)}
     found: list[Task] = []
     for path in task.mixture.tasks:
         other = load_task(path)
-        kept = tuple(row for row in other.train if other.definition.input_text(row) not in held_out)
+        kept = _not_held_out(task, other)
         if not kept:
             raise DataError(f"{path}: all training rows stand in validation or test of {task.definition.name}")
         left_out = len(other.train) - len(kept)
@@ -152,6 +152,16 @@ def load_mixture(task: Task) -> tuple[Task, ...]:
         report = replace(other.report, notes=(note,) if left_out else ())
         found.append(replace(other, splits={**other.splits, "train": kept}, report=report))
     return tuple(found)
+
+
+def _not_held_out(task: Task, other: Task) -> tuple[Row, ...]:
+    """Return the other's training rows whose question stands in no test or validation row of the task.
+
+    Options tell two questions of choice tasks apart; a task of another kind may ask the same without listing them.
+    """
+    of = TaskDefinition.question_text if task.definition.kind == other.definition.kind else TaskDefinition.input_text
+    held_out = {of(task.definition, row) for row in (*task.test, *task.validation)}
+    return tuple(row for row in other.train if of(other.definition, row) not in held_out)
 
 
 def _tasks(

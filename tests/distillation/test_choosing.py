@@ -41,6 +41,14 @@ def test_the_choice_hangs_on_texts_and_seed_alone(select: str) -> None:
     assert _choose(rows, select=select, seed=1).audit != found.audit
 
 
+def test_options_tell_choice_rows_with_one_input_apart() -> None:
+    """A question such as "Which is likelier?" stands on every row; what is asked stands in the options."""
+    rows = [Row(f"p{n}", {"text": "Which?", "options": [f"this {n // 2}", "that"]}) for n in range(6)]
+    definition = small_task("choice").definition
+    found = choose_rows(definition, rows, 10, audit=0, select="random", taken=[rows[0]])
+    assert (len(found.train), found.pool, found.seen) == (2, 2, 2)
+
+
 @pytest.mark.parametrize("select", ["diverse", "uncertain", "mixed"])
 def test_the_audit_rows_are_the_same_whatever_the_selection(select: str) -> None:
     """They are drawn before it, from all rows."""

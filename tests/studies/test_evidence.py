@@ -14,6 +14,7 @@ from taskfit.studies.leaked_rows import read_leaked_rows
 from taskfit.studies.learning_curve import CurvePoint, fit_curve, overtakes_at
 from taskfit.studies.spec import StudyConfig
 from taskfit.studies.volumes import VOLUMES
+from taskfit.tasks.task import Row
 from tests.studies.fakes import FAKES, load_task, write_task
 
 
@@ -124,6 +125,23 @@ def test_the_drawn_law_passes_through_what_is_told_of_it():
     assert min(point.low for point in low.fitted) == 0.0  # no metric falls below its lowest
     widths = [point.high - point.low for point in curve.fitted]
     assert widths[-1] > widths[len(widths) // 2]
+
+
+def test_choice_rows_leak_with_their_options_alone(tmp_path):
+    """One question on every row is no leak; the same options under it are."""
+    from taskfit.studies.leaked_rows import write_leaked_rows
+    from tests.strategy.small_tasks import small_task
+
+    def row(name: str, *options: str) -> Row:
+        return Row(name, {"text": "Which is likelier?", "options": list(options), "label": options[0]})
+
+    train = (row("a", "the candle burns down", "it snows"), row("b", "bread bakes", "bread swims"))
+    test = (row("c", "bread swims", "bread bakes"), row("d", "he opens a window", "a goose sings"))
+    splits = {"train": train, "validation": (), "test": test}
+    write_leaked_rows(tmp_path, replace(small_task("choice"), splits=splits))
+    found = read_leaked_rows(tmp_path)
+    assert found.counts["same"] == 1
+    assert found.dirty == {"c"}
 
 
 def test_a_long_search_for_leaks_says_how_far_it_is(tmp_path):

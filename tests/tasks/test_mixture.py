@@ -115,6 +115,21 @@ def test_rows_that_stand_in_test_are_never_trained_on(folder: Path) -> None:
         load_mixture(task)
 
 
+def test_a_task_of_another_kind_is_held_out_by_its_input_alone(write_task: WriteTask, tmp_path: Path) -> None:
+    """It asks the same question without listing the options; another choice task must share them."""
+    rows = [{"q": f"q {n // 2}", "o": [f"yes {n}", "no"], "a": f"yes {n}"} for n in range(8)]
+    options = "templates: [{name: plain, prompt: '{{ q }}', options: '{{ o }}', target: '{{ a }}'}]\n"
+    data = "data: {train: a.jsonl, validation: b.jsonl, test: c.jsonl}\n"
+    parts = {"a__jsonl": rows[6:], "b__jsonl": rows[5:6], "c__jsonl": rows[:1]}
+    path = write_task(f"kind: choice\ninput: q\n{options}{data}mixture: {{tasks: [d.yaml, e.yaml]}}\n", **parts)
+    (tmp_path / "da.jsonl").write_text(json_lines(rows[:4]), encoding="utf-8")
+    other = data.replace("c.jsonl", "a.jsonl").replace("train: a.jsonl", "train: da.jsonl")
+    (tmp_path / "d.yaml").write_text(f"kind: choice\ninput: q\n{options}{other}", encoding="utf-8")
+    (tmp_path / "e.yaml").write_text(f"kind: generation\ninput: q\ntarget: a\n{other}", encoding="utf-8")
+    kept = [[row.fields["a"] for row in one.train] for one in load_mixture(load_task(path))]
+    assert kept == [["yes 1", "yes 2", "yes 3"], ["yes 2", "yes 3"]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
