@@ -37,14 +37,16 @@ class Ranks:
     shards: bool = False
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace every gradient by the sum over the processes; one that is missing counts as zeros.
+        """Replace every gradient by the sum over the processes; one that only some of them have counts as zeros.
 
-        Sharded ones are sums already.
+        One that none has stays missing, so that no weight decay moves what nothing was learnt of. Sharded ones are
+        sums already.
         """
         if self.count == 1 or self.shards:
             return
-        for parameter in parameters:
-            if parameter.grad is None:
+        owners = self.add(*(float(parameter.grad is not None) for parameter in parameters))
+        for parameter, having in zip(parameters, owners, strict=True):
+            if having and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for _, alike in groupby(gradients, key=lambda gradient: gradient.dtype):

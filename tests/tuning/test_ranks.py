@@ -29,11 +29,11 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 lengths = tuple(range(3, 40))
 inputs, targets = torch.randn(len(lengths), 5), torch.randn(len(lengths), 2)
-module = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 2))
-module.unused = torch.nn.Linear(2, 2)
+layers = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 2))
+module = torch.nn.ModuleDict({"layers": layers, "unused": torch.nn.Linear(2, 2)})
 
 def loss_sum(module, rows):
-    return ((module(inputs[rows]) - targets[rows]) ** 2).sum(), len(rows)
+    return ((module["layers"](inputs[rows]) - targets[rows]) ** 2).sum(), len(rows)
 
 job = Job(
     module, lengths, list, loss_sum, None, batch=9, learning_rate=0.05, weight_decay=0.1,
@@ -57,7 +57,10 @@ def start(folder: Path, rank: int, count: int, port: int) -> subprocess.Popen[st
 
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
-    """Both with the same bits, and within rounding of a single process; so do the losses of every step."""
+    """Both with the same bits, and within rounding of a single process; so do the losses of every step.
+
+    A weight that no row uses stays where it was, however many processes there are.
+    """
     port = 20000 + os.getpid() % 20000
     running = [start(tmp_path / "two", rank, 2, port) for rank in range(2)] + [start(tmp_path / "one", 0, 1, port)]
     first, second, alone = (json.loads(one.communicate(timeout=300)[0].splitlines()[-1]) for one in running)
@@ -98,16 +101,20 @@ def test_without_a_launcher_a_process_is_alone() -> None:
     assert Ranks().add(1.5, 2) == [1.5, 2]
 
 
-def test_sums_over_processes_fill_in_missing_gradients() -> None:
-    """In a group of one, sums are the values themselves; a weight without a gradient gets zeros, in its own format."""
+def test_sums_over_processes_fill_in_gradients_that_another_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a group of one, sums are the values themselves; what another alone has is zeros here, in its own format."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         assert join_ranks(torch.device("cpu")) == Ranks(0, 1)
         parameters = [torch.nn.Parameter(torch.ones(2, 3, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+        parameters.append(torch.nn.Parameter(torch.ones(2)))
         parameters[0].grad = torch.full((2, 3), 0.5)
+        monkeypatch.setattr(Ranks, "add", lambda ranks, *owners: [1.0, 1.0, 0.0])
         Ranks(0, 2).add_gradients(parameters)
+        monkeypatch.undo()
         assert torch.equal(parameters[0].grad, torch.full((2, 3), 0.5))
         assert parameters[1].grad is not None and not parameters[1].grad.any()
+        assert parameters[2].grad is None
         assert Ranks(0, 2).add(1.5, 2) == [1.5, 2]
     finally:
         torch.distributed.destroy_process_group()
