@@ -150,7 +150,10 @@ def calibrated(scores: Sequence[float], taken_off: Sequence[float]) -> tuple[flo
 
 
 def prior(method: Method, scores: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return what a method subtracts, one number an option.
+    """Return what a method subtracts, one finite number an option.
+
+    A service may say that an option is impossible after the premise; it then loses what the least likely of the others
+    loses, for nothing is known of how unlikely it is.
 
     Args:
         method: any but ``none``.
@@ -158,7 +161,8 @@ def prior(method: Method, scores: Sequence[Sequence[float]]) -> tuple[float, ...
             ``batch``: of each row.
     """
     if method == "pmi":
-        return tuple(scores[0])
+        least = min((score for score in scores[0] if math.isfinite(score)), default=0.0)
+        return tuple(max(score, least) for score in scores[0])
     found = [shares(one) for one in scores]
     means = [math.fsum(column) / len(found) for column in zip(*found, strict=True)]
     return tuple(math.log(max(mean, 1e-300)) for mean in means)

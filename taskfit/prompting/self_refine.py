@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["PreparedSelfRefine", "SelfRefine"]
 
 ENOUGH = "It is correct."
+_IS_ENOUGH = re.compile(r"(?:^|[.!?:\n])[\s\"'*]*it is correct[\"'*]*\s*(?:[.!\n]|$)", re.IGNORECASE)
+"""A sentence of its own: who writes "I doubt that it is correct" has found something wrong."""
 CRITICISE = f'Look at this answer again. Say what is wrong with it, or write "{ENOUGH}" if nothing is.'
 
 
@@ -99,7 +102,7 @@ class PreparedSelfRefine:
         for _ in range(self.rounds):
             draft = f"{stem(prompt.text)}\n\nAnswer: {text}\n\n"
             fault = generated_text((yield ask(Prompt(draft + CRITICISE), self.max_tokens)))
-            if not fault or ENOUGH.rstrip(".").casefold() in fault.casefold():
+            if not fault or _IS_ENOUGH.search(fault):
                 break
             better = Prompt(f"{draft}Criticism: {fault}\n\nBetter answer:")
             text = generated_text((yield ask(better, definition.max_answer_tokens))) or text

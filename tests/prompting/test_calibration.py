@@ -71,6 +71,15 @@ def test_a_leaning_of_the_prompt_is_taken_off(rows, leaning):
         assert shares(calibrated(other, prior("pmi", [leant[0]]))) == pytest.approx(shares(plain), abs=1e-9)
 
 
+def test_an_option_that_is_impossible_after_the_premise_loses_what_the_least_likely_loses():
+    """A service may say minus infinity; the scores stay numbers, and the option does not win by it."""
+    never = -math.inf
+    assert prior("pmi", [(-1.0, never, -3.0)]) == (-1.0, -3.0, -3.0)
+    for own in ((-1.0, -2.0, -2.5), (-1.0, never, -2.5)):
+        found = shares(calibrated(own, prior("pmi", [(-1.0, never, -3.0)])))
+        assert sum(found) == pytest.approx(1) and max(found) == found[2 if own[1] == never else 1]
+
+
 def test_the_premise_is_what_all_questions_end_with():
     """Whole lines only, and never a question as a whole."""
     assert premise(["Film: good\n\nLabel:", "Film: bad\n\nLabel:"]) == "Label:"

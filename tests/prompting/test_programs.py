@@ -224,6 +224,23 @@ def test_self_refine_goes_on_until_nothing_is_wrong():
     assert never.answer.answer == "bad"
 
 
+@pytest.mark.parametrize(
+    ("criticism", "asks"),
+    [
+        ("It is correct.", 2),
+        ("I looked twice: it is correct", 2),
+        ('"It is correct."', 2),
+        ("**It is correct.** Nothing is missing.", 2),
+        ("I doubt that it is correct.", 3),
+        ("It is correct that the film is long, but that is no reason.", 3),
+    ],
+)
+def test_self_refine_ends_where_a_whole_sentence_says_that_the_answer_is_correct(criticism, asks):
+    """Answer and criticism, and a better answer only where something was wrong."""
+    [_], engine, _ = _run(SelfRefine(rounds=1), "classification", _echo(criticism))
+    assert len(engine.requests) == asks
+
+
 def test_an_ensemble_averages_log_probabilities():
     """Two wordings, one unsure, one sure of another label: the geometric mean of their shares decides."""
 
