@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,17 +69,19 @@ class Selective(Method):
         """Make the chosen parameters trainable; see :class:`taskfit.tuning.method.Method`."""
         self.prepare_base(model)
         parameters = self._parameters(model)
-        formats = {name: value.dtype for name, value in parameters.items()}
+        widened = [*parameters.values(), *_beside(model.module, parameters.values())]
+        formats = [value.dtype for value in widened]
         model.module.requires_grad_(False)
-        for value in parameters.values():
+        for value in widened:
             value.data = value.data.float()
+        for value in parameters.values():
             value.requires_grad_(True)
         try:
             yield Trainable(self.what(model))
         finally:
-            for name, value in parameters.items():
+            for value, dtype in zip(widened, formats, strict=True):
                 value.requires_grad_(False)
-                value.data = value.data.to(formats[name])
+                value.data = value.data.to(dtype)
             model.module.eval()
 
     def save(self, model: LanguageModel, folder: Path) -> None:
@@ -206,6 +208,14 @@ class LastLayers(Selective):
         """Return in words which weights change."""
         name, found = _own_blocks(model)
         return f"the last {self.n} of {len(found)} blocks in {name}"
+
+
+def _beside(module: torch.nn.Module, chosen: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Return the vectors that a normalisation reads together with chosen ones: torch wants them in one format."""
+    names = {id(value) for value in chosen}
+    owned = (list(part.parameters(recurse=False)) for part in module.modules())
+    vectors = (own for own in owned if all(value.ndim == 1 for value in own))
+    return [value for own in vectors if any(id(one) in names for one in own) for value in own if id(value) not in names]
 
 
 def _own_blocks(model: LanguageModel) -> tuple[str, list[torch.nn.Module]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -200,6 +200,14 @@ def checkpointed(model: LanguageModel) -> dict[str, Tensor]:
         module.activation_checkpointing_disable()
 
 
+def shake(parameters: Mapping[str, Tensor], seed: int) -> None:
+    """Move the weights a little: a second factor of zero would hide the first one's gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in parameters.values():
+            value.add_(0.02 * torch.randn(value.shape, generator=generator))
+
+
 @cache
 def case(name: str, family: Family, seed: int = 0) -> Case:
     """Shake the weights, train two steps (of a second case: none), and save."""
@@ -213,10 +221,7 @@ def case(name: str, family: Family, seed: int = 0) -> Case:
         made = Case(method, family, model, plain, seen(model), count_values(model.module)[0], set(parameters))
         begin = {name: value.detach().clone() for name, value in parameters.items()}
         if parameters:
-            generator = torch.Generator().manual_seed(seed)
-            with torch.no_grad():  # a second factor of zero would hide the first one's gradient
-                for value in parameters.values():
-                    value.add_(0.02 * torch.randn(value.shape, generator=generator))
+            shake(parameters, seed)
             if seed == 0:
                 made.gradients = {
                     "whole": gradients(model, slice(0, 4)),
@@ -424,6 +429,29 @@ def test_bfloat16_stays_near_float32(name: str, family: Family) -> None:
     found = seen(loaded(made, "bfloat16"))
     packing = 0.5 if isinstance(made.method, QLora) else 0.08  # other weights are packed into other values
     assert (found - made.trained).norm() < packing * made.trained.norm()
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_a_base_in_bfloat16_trains_in_float32_and_keeps_its_formats(name: str, family: Family) -> None:
+    """What trains gets gradients in float32, in nearly the direction of a base in float32."""
+    expected, method, model = case(name, family), method_of(name), fresh_model(family, "bfloat16")
+    if isinstance(method, QLora):
+        quantise(model, method.bits)
+    whole = list(model.module.parameters())
+    formats = [value.dtype for value in whole]
+    with method.training(model, seed=0):
+        trained = {own: value for own, value in model.module.named_parameters() if value.requires_grad}
+        shake(trained, 0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = gradients(model, slice(0, 4)) if trained else {}
+        assert set(found) == expected.names
+        assert all(value.dtype == torch.float32 for value in found.values())
+    if found and not isinstance(method, QLora):  # other weights are packed into other values
+        together, before = (
+            torch.cat([one[own].flatten() for own in found]) for one in (found, expected.gradients["whole"])
+        )
+        assert torch.cosine_similarity(together, before, dim=0) > 0.9
+    assert [value.dtype for value in whole] == formats
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
