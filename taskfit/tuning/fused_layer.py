@@ -6,7 +6,8 @@ the products they stand beside, computes no gradient of what is frozen, and pass
 layer needs keys and values of every token, and all else only where its result is read.
 
 Sources: the layer is that of Touvron et al. 2023 (LLaMA), section 2.2; norm: Zhang and Sennrich 2019; rotary
-positions: Su et al. 2021, section 3.4.2; gated MLP: Shazeer 2020; normed heads: Dehghani et al. 2023, section 2.
+positions: Su et al. 2021, section 3.4.2; gated MLP: Shazeer 2020; normed heads: Dehghani et al. 2023, section 2; norms
+after attention and MLP too: Gemma Team 2024 (Gemma 2), section 2.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["PROJECTIONS", "FusedLayer", "LayerShape", "Reading", "layer_inputs"]
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 """The layer's linear maps, in the order in which :func:`layer_inputs` gives them."""
 
-_NORMS = 4  # weights that stand before those of the projections
+_NORMS = 6  # weights that stand before those of the projections
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class LayerShape:
     Attributes:
         head_dim: width of a head.
         attention_scale: of the scores.
-        norm_eps: added to the mean square in each of the two norms of tokens, and in those of queries and keys.
+        norm_eps: added to the mean square in each norm, in the order of :func:`layer_inputs`.
+        has_gelu: whether gates go through GELU, by its approximation with tanh, instead of SiLU.
         lora_scales: of each projection's update, in the order of ``PROJECTIONS``.
     """
 
     head_dim: int
     attention_scale: float
-    norm_eps: tuple[float, float, float, float]
+    norm_eps: tuple[float, ...]
+    has_gelu: bool
     lora_scales: tuple[float, ...]
 
 
@@ -52,7 +55,8 @@ def layer_inputs(norms: Sequence[Tensor | None], projections: Sequence[Projectio
 
     Args:
         norms: of the tokens before attention and before the MLP, shape (width,); of each head of the queries and of
-            the keys, shape (head_dim,), or None where heads are not normed.
+            the keys, shape (head_dim,); of what attention and the MLP add, shape (width,). The last four are None
+            where nothing is normed.
         projections: in the order of ``PROJECTIONS``.
     """
     return [*norms, *(value for projection in projections for value in projection)]
@@ -114,12 +118,17 @@ class FusedLayer(torch.autograd.Function):
         values = fold(_heads(values, shape.head_dim), key_heads)
         attended, shares = attend(queries, keys, values, reading.blocks, scale=shape.attention_scale)
         attended = unfold(attended, len(ones[0].weight) // len(ones[1].weight)).flatten(1)
-        middle = ahead(3, attended).add_(reading.of(hidden))
+        added = ahead(3, attended)
+        middle = _after_norm(added, weights[4], shape.norm_eps[4]).add_(reading.of(hidden))
         seen = _rms_norm(middle, _present(weights[1]), shape.norm_eps[1])[0]
         gates, ups = ahead(4, seen), ahead(5, seen)
-        output = ahead(6, functional.silu(gates).mul_(ups)).add_(middle)
+        added_last = ahead(6, _activated(gates, shape.has_gelu).mul_(ups))
+        output = _after_norm(added_last, weights[5], shape.norm_eps[5]).add_(middle)
         ctx.shape, ctx.reading, ctx.layouts, ctx.shares_count = shape, reading, layouts, len(shares)
-        unnormed = (None if weights[2] is None else asked, None if weights[3] is None else keyed)
+        unnormed = [
+            None if weights[at] is None else value
+            for at, value in zip(range(2, _NORMS), (asked, keyed, added, added_last), strict=True)
+        ]
         ctx.save_for_backward(
             hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, *unnormed, *low, *shares, *weights
         )
@@ -128,7 +137,8 @@ class FusedLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the hidden states and of the weights that require one."""
-        hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, asked, keyed, *rest = ctx.saved_tensors
+        hidden, cos, sin, queries, keys, values, attended, middle, gates, ups, *rest = ctx.saved_tensors
+        asked, keyed, added, added_last, *rest = rest
         low, shares, weights = rest[:7], rest[7 : 7 + ctx.shares_count], rest[7 + ctx.shares_count :]
         shape, reading, ones, needs = ctx.shape, ctx.reading, _projections(weights), ctx.needs_input_grad[6:]
         found: list[Tensor | None] = [None] * len(weights)
@@ -149,24 +159,26 @@ class FusedLayer(torch.autograd.Function):
             return to_seen
 
         gradient = gradients[0]
-        gated = functional.silu(gates)
-        to_product = back(6, gradient, gated * ups)
+        to_added, found[5] = _normed_back(gradient, added_last, weights[5], shape.norm_eps[5], needs[5])
+        gated = _activated(gates, shape.has_gelu)
+        to_product = back(6, to_added, gated * ups)
         to_ups = gated.mul_(to_product)
-        to_gates = torch.ops.aten.silu_backward(to_product.mul_(ups), gates)
+        to_gates = _activated_back(to_product.mul_(ups), gates, shape.has_gelu)
         seen, normed, inverse = _rms_norm(middle, weights[1], shape.norm_eps[1])
         to_seen = back(5, to_ups, seen, back(4, to_gates, seen))
         to_middle, found[1] = _rms_norm_back(to_seen, normed, inverse, weights[1], needs[1])
         to_middle += gradient
 
         groups = len(ones[0].weight) // len(ones[1].weight)
-        to_attended = fold(_heads(back(3, to_middle, attended), shape.head_dim), len(keys))
+        to_added, found[4] = _normed_back(to_middle, added, weights[4], shape.norm_eps[4], needs[4])
+        to_attended = fold(_heads(back(3, to_added, attended), shape.head_dim), len(keys))
         to_queries, to_keys, to_values = attend_back(
             to_attended, queries, keys, values, shares, reading.blocks, scale=shape.attention_scale
         )
         to_queries = _rotated(unfold(to_queries, groups).flatten(1), reading.of(cos), -reading.of(sin)).flatten(1)
-        to_queries, found[2] = _head_norm_back(to_queries, asked, weights[2], shape.norm_eps[2], needs[2])
+        to_queries, found[2] = _normed_back(to_queries, asked, weights[2], shape.norm_eps[2], needs[2])
         to_keys = _rotated(unfold(to_keys, 1).flatten(1), cos, -sin).flatten(1)
-        to_keys, found[3] = _head_norm_back(to_keys, keyed, weights[3], shape.norm_eps[3], needs[3])
+        to_keys, found[3] = _normed_back(to_keys, keyed, weights[3], shape.norm_eps[3], needs[3])
         seen, normed, inverse = _rms_norm(hidden, weights[0], shape.norm_eps[0])
         wanted = ctx.needs_input_grad[3] or needs[0]  # nothing below the first layer may be trained
         to_asking = back(0, to_queries, reading.of(seen), wanted=wanted)
@@ -183,11 +195,14 @@ class FusedLayer(torch.autograd.Function):
 def _rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens divided by their root mean square, times ``weight``; without it; and one over that root, (tokens, 1).
 
-    The division is in float32 and is rounded before the product, as transformers does it; the other two stay wide.
+    The division is in float32 and is rounded before the product, as transformers does it, but for wide weights
+    (Gemma's), where it is rounded after it; the other two stay wide.
     """
     wide = hidden.float() if hidden.dtype == torch.bfloat16 else hidden
     inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
     normed = wide * inverse if wide is hidden else wide.mul_(inverse)
+    if weight.dtype != hidden.dtype:
+        return (normed * weight).to(hidden.dtype), normed, inverse
     return normed.to(hidden.dtype, copy=True).mul_(weight), normed, inverse
 
 
@@ -207,9 +222,28 @@ def _head_norm(tokens: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return tokens if weight is None else _rms_norm(tokens.view(-1, len(weight)), weight, eps)[0].view_as(tokens)
 
 
-def _head_norm_back(
+def _after_norm(added: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """What attention or the MLP adds to the stream, normed where the model does so."""
+    return added if weight is None else _rms_norm(added, weight, eps)[0]
+
+
+def _activated(gates: Tensor, has_gelu: bool) -> Tensor:
+    return functional.gelu(gates, approximate="tanh") if has_gelu else functional.silu(gates)
+
+
+def _activated_back(gradient: Tensor, gates: Tensor, has_gelu: bool) -> Tensor:
+    found: Tensor
+    if has_gelu:
+        found = torch.ops.aten.gelu_backward(gradient, gates, approximate="tanh")
+    else:
+        found = torch.ops.aten.silu_backward(gradient, gates)
+    return found
+
+
+def _normed_back(
     gradient: Tensor, tokens: Tensor | None, weight: Tensor | None, eps: float, needs_weight: bool
 ) -> tuple[Tensor, Tensor | None]:
+    """Gradients before a norm of tokens, or of heads, that may not be there, and of its weight."""
     if weight is None or tokens is None:
         return gradient, None
     _, normed, inverse = _rms_norm(tokens.view(-1, len(weight)), weight, eps)

@@ -1,4 +1,4 @@
-"""The loss of decoders of the Llama kind, on rows without padding and with every layer as one fused function.
+"""The loss of decoders of the Llama and Gemma kinds, on rows without padding, every layer one fused function.
 
 Whether a model is of that kind is read from its modules; whether the result is the model's own is tried by
 :func:`taskfit.tuning.loss.choose_loss` on real rows. Everything else takes the plain way, through the model itself.
@@ -22,9 +22,28 @@ from taskfit.tuning.row_attention import Rows, blocks_of
 
 __all__ = ["Packed", "is_packable", "pack", "packed_hidden", "packed_loss", "unwrapped"]
 
-LAYER_KINDS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
+_USUAL_NORMS = ("input_layernorm", "post_attention_layernorm", "", "")
+_GEMMA3_NORMS = (
+    "input_layernorm",
+    "pre_feedforward_layernorm",
+    "post_attention_layernorm",
+    "post_feedforward_layernorm",
+)
+LAYER_KINDS = {
+    "LlamaDecoderLayer": _USUAL_NORMS,
+    "MistralDecoderLayer": _USUAL_NORMS,
+    "Qwen2DecoderLayer": _USUAL_NORMS,
+    "Qwen3DecoderLayer": _USUAL_NORMS,
+    "GemmaDecoderLayer": _USUAL_NORMS,
+    "Gemma3DecoderLayer": _GEMMA3_NORMS,
+}
 """Layers that are a norm, rotary attention, a norm and a gated MLP, each added to the stream, and nothing else; heads
-of queries and keys may be normed, and attention may end at a window."""
+of queries and keys may be normed, as may what is added, and attention may end at a window. Beside each kind what it
+calls its norms before attention, before the MLP, after attention and after the MLP."""
+
+_EMBEDDINGS = frozenset({"Embedding", "GemmaTextScaledWordEmbedding", "Gemma3TextScaledWordEmbedding"})
+_ACTIVATIONS = {"SiLU": False, "SiLUActivation": False, "GELUTanh": True}
+"""What gates go through, and whether it is GELU."""
 
 ROTARY_KINDS = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary positions whose angles depend on the position alone, not on the longest row."""
@@ -99,7 +118,7 @@ def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None 
     with torch.autocast(kind, enabled=False):
         hidden = embedded.to(dtype)
         with torch.no_grad():
-            cos, sin = body.rotary_emb(hidden[None], packed.positions[None])
+            angles = {kind: _angles(body, hidden, packed, kind) for kind in {_kind(layer) for layer in body.layers}}
         recomputes = _recomputes(module)
         readings: dict[tuple[int | None, bool], Reading] = {}
         for layer in body.layers:
@@ -109,13 +128,23 @@ def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None 
             reading = readings[kind_of_layer]
             bases = [(one if type(one) is nn.Linear else one.base_layer).weight for one in _linears(layer)]
             laid_out = [_layout(base, dtype, layouts) for base in bases]
-            inputs = (_shape(layer), reading, laid_out, hidden, cos[0], sin[0], *_inputs(layer, dtype))
+            inputs = (_shape(layer), reading, laid_out, hidden, *angles[_kind(layer)], *_inputs(layer, dtype))
             if recomputes:
                 hidden = checkpoint(FusedLayer.apply, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = FusedLayer.apply(*inputs)  # type: ignore[no-untyped-call]
         normed: Tensor = body.norm(hidden)
         return normed.to(dtype)
+
+
+def _kind(layer: Any) -> str | None:
+    """What the model calls this layer's attention, where kinds of attention differ in their rotary angles (Gemma 3)."""
+    return layer.self_attn.layer_type if type(layer).__name__ == "Gemma3DecoderLayer" else None
+
+
+def _angles(body: Any, hidden: Tensor, packed: Packed, kind: str | None) -> tuple[Tensor, Tensor]:
+    cos, sin = body.rotary_emb(hidden[None], packed.positions[None], *([] if kind is None else [kind]))
+    return cos[0], sin[0]
 
 
 def _reading(packed: Packed, layer: Any, hidden: Tensor, *, is_last: bool) -> Reading:
@@ -153,9 +182,12 @@ def _is_packable(module: nn.Module) -> bool:
     if model.device.type != "cpu":  # nothing was measured elsewhere, and accelerators have kernels for packed rows
         return False
     body, head = model.base_model, model.get_output_embeddings()
-    if type(body.embed_tokens) is not nn.Embedding or type(head) is not nn.Linear:
+    if type(body.embed_tokens).__name__ not in _EMBEDDINGS or type(head) is not nn.Linear:
         return False
-    if body.rotary_emb.rope_type not in ROTARY_KINDS or not _is_norm(body.norm):
+    if getattr(model.config, "final_logit_softcapping", None) is not None or not _is_norm(body.norm):
+        return False
+    rotary = body.rotary_emb.rope_type
+    if not set(rotary.values() if isinstance(rotary, dict) else [rotary]) <= ROTARY_KINDS:
         return False
     return len(body.layers) == model.config.num_hidden_layers and all(_is_known(layer) for layer in body.layers)
 
@@ -163,15 +195,17 @@ def _is_packable(module: nn.Module) -> bool:
 def _is_known(layer: Any) -> bool:
     """Whether the layer is one that :class:`FusedLayer` computes."""
     attention, mlp = layer.self_attn, layer.mlp
-    if type(layer).__name__ not in LAYER_KINDS or attention.attention_dropout:
+    if type(layer).__name__ not in LAYER_KINDS or attention.attention_dropout or not attention.is_causal:
         return False
-    if type(mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation"):
+    if getattr(attention, "attn_logit_softcapping", None) is not None:
+        return False
+    if type(mlp.act_fn).__name__ not in _ACTIVATIONS:
         return False
     return all(_is_linear(one) for one in _linears(layer)) and all(_is_norm(norm) for norm in _norms(layer) if norm)
 
 
 def _is_norm(norm: Any) -> bool:
-    return type(norm).__name__.endswith("RMSNorm") and norm.weight.ndim == 1 and norm.variance_epsilon > 0
+    return type(norm).__name__.endswith("RMSNorm") and norm.weight.ndim == 1 and _epsilon(norm) > 0
 
 
 def _is_linear(layer: nn.Module) -> bool:
@@ -193,16 +227,31 @@ def _linears(layer: Any) -> list[Any]:
 
 
 def _norms(layer: Any) -> list[Any]:
-    heads = (getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm"))
-    return [layer.input_layernorm, layer.post_attention_layernorm, *heads]
+    """The layer's norms in the order of :func:`taskfit.tuning.fused_layer.layer_inputs`, None where there is none."""
+    heads = [getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm")]
+    first, second, *after = (getattr(layer, name) if name else None for name in LAYER_KINDS[type(layer).__name__])
+    return [first, second, *heads, *after]
+
+
+def _epsilon(norm: Any) -> float:
+    """What a norm adds to the mean square; Gemma's call it otherwise."""
+    return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
+
+
+def _norm_weight(norm: Any, dtype: torch.dtype) -> Tensor:
+    """What a norm multiplies by. Gemma's hold how far that is from 1, and multiply before they round."""
+    weight: Tensor = norm.weight
+    if not type(norm).__name__.startswith("Gemma"):
+        return weight.to(dtype)
+    return 1.0 + (weight.float() if dtype == torch.bfloat16 else weight.to(dtype))
 
 
 def _shape(layer: Any) -> LayerShape:
-    before, between, queries, keys = (0.0 if norm is None else float(norm.variance_epsilon) for norm in _norms(layer))
     return LayerShape(
         head_dim=layer.self_attn.head_dim,
         attention_scale=layer.self_attn.scaling,
-        norm_eps=(before, between, queries, keys),
+        norm_eps=tuple(0.0 if norm is None else _epsilon(norm) for norm in _norms(layer)),
+        has_gelu=_ACTIVATIONS[type(layer.mlp.act_fn).__name__],
         lora_scales=tuple(_scale(one) for one in _linears(layer)),
     )
 
@@ -213,7 +262,7 @@ def _scale(linear: Any) -> float:
 
 def _inputs(layer: Any, dtype: torch.dtype) -> Sequence[Tensor | None]:
     """The layer's weights in one number format; gradients go back to the weights in their own."""
-    norms = [None if norm is None else norm.weight.to(dtype) for norm in _norms(layer)]
+    norms = [None if norm is None else _norm_weight(norm, dtype) for norm in _norms(layer)]
     return layer_inputs(norms, [_projection(one, dtype) for one in _linears(layer)])
 
 

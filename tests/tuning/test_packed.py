@@ -12,7 +12,16 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from taskfit.tuning import linear_loss
 from taskfit.tuning.examples import Example, collate
@@ -33,11 +42,20 @@ SHAPE: dict[str, Any] = {
     "initializer_range": 0.3,
     "pad_token_id": 0,
 }
+GEMMA3: dict[str, Any] = {
+    "head_dim": 8,
+    "sliding_window": 7,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "query_pre_attn_scalar": 5,
+    "initializer_range": 0.1,
+}
 KINDS = {
     "llama": lambda **more: LlamaConfig(**SHAPE | more),
     "mistral": lambda **more: MistralConfig(**SHAPE | {"sliding_window": None} | more),
     "window": lambda **more: MistralConfig(**SHAPE | {"sliding_window": 7} | more),
     "qwen3": lambda **more: Qwen3Config(**SHAPE | {"head_dim": 8} | more),
+    "gemma": lambda **more: GemmaConfig(**SHAPE | {"head_dim": 8, "initializer_range": 0.1} | more),
+    "gemma3": lambda **more: Gemma3TextConfig(**SHAPE | GEMMA3 | more),
     "qwen2": lambda **more: Qwen2Config(**SHAPE | {"tie_word_embeddings": True} | more),
 }
 LENGTHS = (5, 17, 2, 210)
@@ -98,7 +116,7 @@ def test_loss_and_every_gradient_equal_transformers(kind: str, adapt: Callable[[
     assert_close(found.double(), own, rtol=1e-6, atol=0)
     expected = gradients(module, own)
     for name, gradient in gradients(module, found).items():
-        assert (gradient - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+        assert (gradient - expected[name]).norm() <= 3e-5 * expected[name].norm(), name
 
 
 def test_only_some_weights_may_train() -> None:
@@ -148,13 +166,15 @@ def test_texts_that_share_a_row_do_not_see_each_other(kind: str) -> None:
     total = torch.stack([loss for loss, _ in alone]).sum()
     assert_close(found, total)
     total.backward()
-    assert_close(gradients, [value.grad for value in module.parameters() if value.grad is not None])
+    expected = [value.grad for value in module.parameters() if value.grad is not None]
+    assert_close(gradients, expected, rtol=1e-6, atol=1e-6)  # Gemma's norms are in float32
     assert_close(gathered_loss(module, batch)[0], found)
 
 
-def test_bfloat16_is_as_near_to_float32_as_transformers_own() -> None:
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_bfloat16_is_as_near_to_float32_as_transformers_own(kind: str) -> None:
     """Frozen weights in bfloat16 under low-rank updates in float32: loss within 1 %, gradients no further off."""
-    module, batch = with_lora(make()).float(), batch_of()
+    module, batch = with_lora(make(kind)).float(), batch_of()
     exact = packed_loss(module, batch)[0]
     expected = gradients(module, exact)
     for value in module.parameters():
@@ -173,9 +193,10 @@ def test_bfloat16_is_as_near_to_float32_as_transformers_own() -> None:
     assert error(found) < 1.2 * error(gradients(module, plain))
 
 
-def test_computing_layers_twice_changes_no_gradient() -> None:
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_computing_layers_twice_changes_no_gradient(kind: str) -> None:
     """Bit for bit, and fewer tensors are kept."""
-    module: Any = with_lora(make())
+    module: Any = with_lora(make(kind))
     batch = batch_of()
     module.train()
     expected = gradients(module, packed_loss(module, batch)[0])
@@ -354,11 +375,26 @@ def _hooked() -> nn.Module:
         lambda: make(attention_dropout=0.1),
         lambda: make(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}),
         lambda: with_lora(make(), use_dora=True),
+        lambda: make("gemma3", final_logit_softcapping=30.0),
+        lambda: make("gemma3", attn_logit_softcapping=50.0),
+        lambda: make("gemma3", use_bidirectional_attention=True),
         _dropped,
         _hooked,
         lambda: nn.Linear(2, 2),
     ],
-    ids=["gpt2", "gelu", "dropout", "dynamic", "dora", "lora dropout", "hook", "linear"],
+    ids=[
+        "gpt2",
+        "gelu",
+        "dropout",
+        "dynamic",
+        "dora",
+        "capped",
+        "capped scores",
+        "both ways",
+        "lora dropout",
+        "hook",
+        "linear",
+    ],
 )
 def test_other_models_are_not_packable(other: Callable[[], nn.Module]) -> None:
     """What the fused layer does not compute takes the plain way."""
