@@ -2,8 +2,8 @@
 
     python benchmarks/lora_ranks.py my/task.yaml --model path/to/model --seeds 3
 
-Each row has quality with its interval, what trained, and how much of the rank the updates use (effective rank). A run
-that is stopped goes on where it was.
+The model may be an encoder, such as ``minilm``, for tasks of labels. Each row has quality with its interval, what
+trained, and how much of the rank the updates use (effective rank). A run that is stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import time
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from common import ROOT, finish
 
@@ -20,6 +21,7 @@ from taskfit.cli.output import print_table
 from taskfit.cli.progress import Progress
 from taskfit.studies.compare_study import run_study
 from taskfit.studies.result import trial_folder
+from taskfit.studies.rooms import ROOMS
 from taskfit.studies.spec import StudyConfig
 from taskfit.tuning.inspect import inspect_predictor
 
@@ -42,10 +44,17 @@ def main() -> None:
     ranks = ["1", "4"] if chosen.quick else chosen.ranks.split(",")
     targets = ["attention"] if chosen.quick else chosen.targets.split(",")
     settings = "min_steps=8, max_steps=8" if chosen.quick else chosen.settings
-    further = f", {settings}" if settings else ""
-    names = [f"lora(rank={rank}, targets={target}{further})" for target in targets for rank in ranks]
+    is_encoder = ROOMS.describe_model(chosen.model).architecture == "encoder"
+    names = [named(rank, target, settings, is_encoder=is_encoder) for target in targets for rank in ranks]
     seeds = 1 if chosen.quick else chosen.seeds
-    config = StudyConfig(strategies=tuple(names), models=(chosen.model,), seeds=seeds)
+    config = StudyConfig(
+        strategies=tuple(names),
+        models=(chosen.model,),
+        seeds=seeds,
+        max_seeds=seeds,
+        runs_all_seeds=True,
+        retain=("none",),
+    )
     key = hashlib.sha256(repr((chosen.task.resolve(), config)).encode()).hexdigest()[:10]
     with Progress() as progress:
         study = run_study(chosen.task, config, ROOT / "build" / "benchmarks" / f"ranks-{key}", on_event=progress.show)
@@ -56,8 +65,8 @@ def main() -> None:
         updates = inspect_predictor(folder).updates
         table.append(
             {
-                "targets": getattr(_weights(one.strategy), "targets", ""),
-                "rank": getattr(_weights(one.strategy), "rank", 0),
+                "targets": _lora(one.strategy).targets,
+                "rank": _lora(one.strategy).rank,
                 study.comparison.metric: round(interval.value, 3),
                 "low": round(interval.low, 3),
                 "high": round(interval.high, 3),
@@ -74,10 +83,20 @@ def main() -> None:
     finish("lora_ranks", list(range(seeds)), {"task": chosen.task.name, "wall_s": wall_s, "table": table})
 
 
-def _weights(strategy: str) -> object:
+def named(rank: str, targets: str, settings: str, *, is_encoder: bool) -> str:
+    """Return the strategy that tunes by LoRA of this rank on these matrices."""
+    further = f", {settings}" if settings else ""
+    if is_encoder:
+        return f"encoder(tune=lora(rank={rank}, targets={targets}){further})"
+    return f"lora(rank={rank}, targets={targets}{further})"
+
+
+def _lora(strategy: str) -> Any:
+    """The strategy's low-rank update."""
     from taskfit.strategy.grammar import parse
 
-    return getattr(parse(strategy), "weights", None)
+    found: Any = parse(strategy)
+    return found.weights if hasattr(found, "weights") else found.method
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from taskfit.cli.progress import Progress
 from taskfit.costs.trial_cost import TrialCost
 from taskfit.studies.candidate import Candidate
 from taskfit.studies.compare import compare_study
+from taskfit.studies.jobs import usable_cores
 from taskfit.studies.plan import plan
 from taskfit.studies.rooms import ROOMS
 from taskfit.studies.run import run
@@ -61,7 +62,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Set:
-    """A data set: its files, its fields, and how many rows are taken of each split."""
+    """A data set: its files, its fields, how many rows are taken of each split, and steps of each kind of model."""
 
     name: str
     text: str
@@ -70,13 +71,16 @@ class Set:
     train: int
     validation: int
     test: int
-    steps: int
+    decoder_steps: int
+    encoder_steps: int
 
 
 SETS = [
-    Set("trec", "text", "coarse_label", "What kind of answer does this question ask for?", 120, 40, 150, 30),
-    Set("sst2", "sentence", "label", "Is this sentence from a film review positive or negative?", 120, 40, 150, 30),
-    Set("banking77", "text", "category", "What does this bank customer want?", 231, 77, 154, 60),
+    Set("trec", "text", "coarse_label", "What kind of answer does this question ask for?", 240, 60, 300, 120, 60),
+    Set(
+        "sst2", "sentence", "label", "Is this sentence from a film review positive or negative?", 240, 60, 300, 120, 60
+    ),
+    Set("banking77", "text", "category", "What does this bank customer want?", 308, 77, 154, 120, 120),
 ]
 
 
@@ -87,13 +91,14 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=4, help="points tried for each method")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="run nothing: tell what there is")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time, each with its share of the cores")
     chosen = parser.parse_args()
     started = time.perf_counter()
     sets = SETS[:1] if chosen.quick else SETS
     seeds, tries = (1, 1) if chosen.quick else (chosen.seeds, chosen.tries)
     folder = ROOT / "build" / "benchmarks" / f"methods-{'quick' if chosen.quick else tries}"
     if not chosen.table:
-        run_all(sets, folder, seeds, tries, is_quick=chosen.quick)
+        run_all(sets, folder, seeds, tries, chosen.jobs, is_quick=chosen.quick)
     tables = {one.name: table(folder / one.name / "study") for one in sets if (folder / one.name / "study").is_dir()}
     finish(
         "methods",
@@ -102,9 +107,9 @@ def main() -> None:
     )
 
 
-def run_all(sets: list[Set], folder: Path, seeds: int, tries: int, *, is_quick: bool) -> None:
+def run_all(sets: list[Set], folder: Path, seeds: int, tries: int, jobs: int, *, is_quick: bool) -> None:
     """Run what is missing, the first seed of everything first."""
-    plans = {one.name: planned(one, folder / one.name, seeds, tries, is_quick=is_quick) for one in sets}
+    plans = {one.name: planned(one, folder / one.name, seeds, tries, jobs, is_quick=is_quick) for one in sets}
     for seed in range(seeds):
         for name, whole in plans.items():
             say(f"{name}, seed {seed}")
@@ -113,25 +118,33 @@ def run_all(sets: list[Set], folder: Path, seeds: int, tries: int, *, is_quick: 
                 run(part, folder / name / "study", on_event=progress.show)
 
 
-def planned(one: Set, folder: Path, seeds: int, tries: int, *, is_quick: bool) -> Plan:
+def planned(one: Set, folder: Path, seeds: int, tries: int, jobs: int, *, is_quick: bool) -> Plan:
     """Write the task's files, plan its study and open its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     task = ROOMS.load_task(write_task(one, folder))
     decoder, encoder = (["head-only"], []) if is_quick else (DECODER, ENCODER)
-    steps = 4 if is_quick else one.steps
-    pace = f"batch={BATCH}, min_steps={steps}, max_steps={steps}"
-    names = [*FLOORS, *(f"{name}({pace})" for name in decoder), f"encoder({pace})"]
-    names += [f"encoder(tune={name}, {pace})" for name in encoder]
+    slow, quick = (pace(4 if is_quick else steps) for steps in (one.decoder_steps, one.encoder_steps))
+    names = [*FLOORS, *(f"{name}({slow})" for name in decoder), f"encoder({quick})"]
+    names += [f"encoder(tune={name}, {quick})" for name in encoder]
     config = StudyConfig(
         strategies=tuple(with_search(name, tries=tries, seconds=None) for name in names),
         models=("taskfit-tiny", "minilm"),
         seeds=seeds,
+        max_seeds=seeds,
+        runs_all_seeds=True,
+        jobs=jobs,
+        retain=("none",),
     )
     made = plan(task, config)
     pairs = [spec for spec in made.trials if belongs(spec.strategy, spec.model)]
-    made = replace(made, trials=tuple(pairs))
+    made = replace(made, trials=tuple(pairs), threads=max(1, usable_cores() // jobs))
     open_folder(made, task, folder / "study")
     return made
+
+
+def pace(steps: int) -> str:
+    """Return the settings that give every method so many steps."""
+    return f"batch={BATCH}, min_steps={steps}, max_steps={steps}"
 
 
 def belongs(strategy: str, model: str | None) -> bool:
