@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from taskfit.errors import ConfigError
 from taskfit.tuning.method import Method, Trainable
 from taskfit.tuning.model_folder import load_model_folder, save_model_folder
-from taskfit.tuning.settings import weights_in_float32
+from taskfit.tuning.settings import RateRule, weights_in_float32
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
@@ -32,6 +32,7 @@ class Full(Method):
 
     trains: ClassVar[Literal["all", "adapter"]] = "all"
     rate_at_768: ClassVar[float] = 5e-5
+    rate_rule: ClassVar[RateRule] = "whole"
 
     @contextmanager
     def training(self, model: LanguageModel, *, seed: int) -> Iterator[Trainable]:

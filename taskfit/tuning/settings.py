@@ -42,8 +42,8 @@ LABEL_SHOWS = 60
 LARGEST_RATIO = 4.0
 """Models are taken for no narrower than a quarter of 768, when a learning rate is chosen."""
 
-RateRule = Literal["matrix", "vector", "fixed"]
-"""How a learning rate follows the width of a model: as that of matrices, as that of vectors, or not at all."""
+RateRule = Literal["whole", "matrix", "vector", "fixed"]
+"""How a learning rate follows the width of a model: as that of all weights, of matrices, of vectors, or not at all."""
 
 VALIDATIONS = 5
 """Most validations of one training; fewer than two per epoch where an epoch is short."""
@@ -142,6 +142,9 @@ def learning_rate_for(width: int, *, at_768: float, rule: RateRule = "matrix") -
     Matrices, narrower models: inversely proportional to the square. They are weakly pre-trained, too, and have further
     to go: with the other rule the embedded model (192 wide) stopped half-way on 77 labels (``LOG.md``, 2026-11-21).
 
+    All weights, narrower models: inversely proportional to the power of 2.5. Twice the rate of the square is better
+    for models 192 and 256 wide on each of four sets, three times is not (``LOG.md``, 2026-11-22).
+
     Vectors: the same in wider models, inversely proportional in narrower ones (``LOG.md``, 2026-11-21). Nothing
     narrower than 192 has been tried; it gets the same rate.
     """
@@ -150,7 +153,7 @@ def learning_rate_for(width: int, *, at_768: float, rule: RateRule = "matrix") -
         return at_768
     if rule == "vector":
         return at_768 * max(1.0, ratio)
-    return at_768 * (ratio if ratio <= 1 else ratio**2)
+    return at_768 * (ratio if ratio <= 1 else ratio ** (2.5 if rule == "whole" else 2.0))
 
 
 def width_of(model: LanguageModel) -> int:

@@ -57,10 +57,12 @@ def test_every_label_is_shown_sixty_times_unless_something_else_is_said() -> Non
 
 
 def test_wider_models_get_lower_rates() -> None:
-    """Inversely proportional above 768, 4096 wide and 5e-5 make about 1e-5; below, to the square, down to 192."""
+    """Inversely proportional above 768: 5e-5 makes about 1e-5 at 4096. Below, to the square or more, down to 192."""
     assert learning_rate_for(768, at_768=5e-5) == 5e-5
     assert learning_rate_for(4096, at_768=5e-5) == pytest.approx(9.375e-6)
     assert learning_rate_for(384, at_768=5e-5) == pytest.approx(2e-4)
+    assert learning_rate_for(256, at_768=5e-5, rule="whole") == pytest.approx(7.794e-4, rel=1e-3)
+    assert learning_rate_for(1536, at_768=5e-5, rule="whole") == pytest.approx(2.5e-5)
     assert learning_rate_for(192, at_768=5e-5) == learning_rate_for(32, at_768=5e-5) == pytest.approx(8e-4)
 
 
