@@ -118,7 +118,7 @@ def packed_hidden(module: nn.Module, packed: Packed, *, layouts: Layouts | None 
     with torch.autocast(kind, enabled=False):
         hidden = embedded.to(dtype)
         with torch.no_grad():
-            angles = {kind: _angles(body, hidden, packed, kind) for kind in {_kind(layer) for layer in body.layers}}
+            angles = {one: _angles(body, hidden, packed, one) for one in {_kind(layer) for layer in body.layers}}
         recomputes = _recomputes(module)
         readings: dict[tuple[int | None, bool], Reading] = {}
         for layer in body.layers:
