@@ -86,7 +86,7 @@ MEMORY = EngineMemory(
     padding=1.2,
     slack={"lora": 1.95, "dora": 1.5, "full": 1.2, "": 1.05},
     packed={"lora": 0.7, "full": 0.9},
-    packed_families=frozenset({"llama", "mistral", "qwen2", "qwen3"}),
+    packed_families=frozenset({"gemma", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"}),
     laid_out_bytes=2 * 2**30,
 )
 
