@@ -212,10 +212,10 @@ class LastLayers(Selective):
 
 def _beside(module: torch.nn.Module, chosen: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     """Return the vectors that a normalisation reads together with chosen ones: torch wants them in one format."""
-    names = {id(value) for value in chosen}
+    known = {id(value) for value in chosen}
     owned = (list(part.parameters(recurse=False)) for part in module.modules())
     vectors = (own for own in owned if all(value.ndim == 1 for value in own))
-    return [value for own in vectors if any(id(one) in names for one in own) for value in own if id(value) not in names]
+    return [value for own in vectors if any(id(one) in known for one in own) for value in own if id(value) not in known]
 
 
 def _own_blocks(model: LanguageModel) -> tuple[str, list[torch.nn.Module]]:
