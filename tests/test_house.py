@@ -27,7 +27,7 @@ FLOORS = [
     {"inference"},
     {"models"},
     {"tasks"},
-    {"errors", "files", "threads"},
+    {"errors", "files", "threads", "versions"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "transformers", "peft", "sklearn", "pyarrow", "pydantic", "scipy", "jinja2", "numpy")

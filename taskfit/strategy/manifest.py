@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +12,7 @@ from taskfit.errors import Faults, PredictorError, TaskfitError
 from taskfit.models.work import Work
 from taskfit.strategy.folder import write_file
 from taskfit.strategy.grammar import full_name
+from taskfit.versions import versions
 
 if TYPE_CHECKING:
     from taskfit.models.language_model import LanguageModel
@@ -35,7 +35,6 @@ FORMAT = 1
 FILE = "predictor.json"
 _T = TypeVar("_T")
 _LARGEST_BYTES = 64 * 2**20
-_PACKAGES = ("taskfit", "torch", "transformers", "peft", "tokenizers", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def new_manifest(
         needs_base=needs_base,
         state=state,
         fit_work=fit_work,
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -257,16 +256,6 @@ def _base_of(model: LanguageModel) -> BaseModel:
         return BaseModel(model.name, "", model.fingerprint, model.architecture, "service")
     dtype = str(model.dtype).removeprefix("torch.")
     return BaseModel(model.name, str(model.folder.resolve()), model.fingerprint, model.architecture, dtype)
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _refuse_constant(text: str) -> Value:

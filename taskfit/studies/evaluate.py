@@ -22,8 +22,8 @@ from taskfit.studies.expectation import (
 )
 from taskfit.studies.predictions import stored
 from taskfit.studies.regression import Regression, compare_with_expected
-from taskfit.studies.trial import versions
 from taskfit.studies.words import seconds
+from taskfit.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,6 +17,7 @@ from taskfit.studies.folder import read_json, write_bytes, write_json
 from taskfit.studies.holistic_file import HOLISTIC_FILE
 from taskfit.studies.predictions import StoredPrediction, parquet_bytes, read_predictions
 from taskfit.tasks.identity import canonical_json
+from taskfit.versions import changed_versions
 
 if TYPE_CHECKING:
     from taskfit.tasks.definition import TaskDefinition
@@ -183,12 +184,7 @@ def changes_since(expectation: Expectation, files: Mapping[str, str], versions: 
     """Return what is no longer as it was when the expectation was stored, one text each; often nothing."""
     names = sorted(expectation.files.keys() | files.keys())
     changed = [f"file {name}" for name in names if expectation.files.get(name) != files.get(name)]
-    libraries = sorted(expectation.versions.keys() & versions.keys())
-    return changed + [
-        f"{name} {expectation.versions[name]} is {versions[name]} now"
-        for name in libraries
-        if expectation.versions[name] != versions[name]
-    ]
+    return changed + changed_versions(expectation.versions, versions)
 
 
 def _change(row: Row, fields: Mapping[str, str], gold: Sequence[str], definition: TaskDefinition) -> str:

@@ -33,7 +33,7 @@ from taskfit.studies.prompt_workshop_runs import (
 )
 from taskfit.studies.ranking import FEWEST_ROWS
 from taskfit.studies.spec import Price
-from taskfit.studies.trial import versions
+from taskfit.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

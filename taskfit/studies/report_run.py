@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskfit.studies.result import trial_folder
 from taskfit.studies.spec import short_names
 from taskfit.studies.words import bytes_text, count, metric_name, money, seconds
+from taskfit.versions import changed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,8 +136,16 @@ def facts_of(comparison: Comparison) -> tuple[tuple[str, str], ...]:
         ("Budget", _budget_text(comparison)),
         ("Trials at a time", _jobs_text(plan)),
     ]
+    facts += [("Other versions", line) for line in _other_versions(comparison)]
     facts += [("Note", note) for note in plan.notes]
     return tuple(facts)
+
+
+def _other_versions(comparison: Comparison) -> list[str]:
+    """Return how many trials ran under versions that are not those of the study's first run, a line for each change."""
+    results = [result for candidate in comparison.candidates for result in candidate.results]
+    changes = Counter(", ".join(changed_versions(comparison.study.versions, each.versions)) for each in results)
+    return [f"in {count} of {len(results)} trials {change}" for change, count in changes.items() if change]
 
 
 def _rows_text(data: Mapping[str, Value]) -> str:

@@ -19,7 +19,7 @@ from taskfit.studies.leaked_rows import write_leaked_rows
 from taskfit.studies.memory import retained_identity
 from taskfit.studies.spec import FORMAT, Limits, ModelFacts, Plan, Price, Skipped, StudyConfig, TrialSpec
 from taskfit.studies.test_rows import write_test_rows
-from taskfit.studies.trial import versions
+from taskfit.versions import changed_versions, versions
 
 if TYPE_CHECKING:
     from taskfit.tasks.task import Task, Value
@@ -49,7 +49,8 @@ def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None]
     """Make the study's folder, or make sure that an existing one belongs to the same plan.
 
     Volume, limits, time-out, budget, jobs and prices may differ between runs: no result depends on them. The number of
-    threads stays that of the first run, for the last digits of figures may hang on it. ``say`` takes a line of progress
+    threads stays that of the first run, for the last digits of figures may hang on it. Where versions of libraries have
+    changed since, a note of the plan says so, and earlier trials are kept. ``say`` takes a line of progress
     where the search for leaks takes long.
 
     Returns:
@@ -70,7 +71,7 @@ def open_folder(plan: Plan, task: Task, folder: Path, say: Callable[[str], None]
         if (folder / _FILE).exists():
             _check_identity(folder, identity)
             begun = read_study(folder)
-            plan = replace(plan, threads=begun.plan.threads)
+            plan = replace(plan, threads=begun.plan.threads, notes=(*plan.notes, *_newer(begun.versions)))
         else:
             write_test_rows(folder, task)
             write_leaked_rows(folder, task, say)
@@ -142,6 +143,12 @@ def _in_full(name: str) -> str:
         return full_name(parse(name))
     except ConfigError:  # a strategy that stands in no table of this installation
         return name
+
+
+def _newer(begun: Mapping[str, str]) -> list[str]:
+    changed = changed_versions(begun, versions())
+    line = "trials of an earlier run are kept, though since then {}; a new folder (--out) runs them all anew"
+    return [line.format(", ".join(changed))] if changed else []
 
 
 def _check_identity(folder: Path, identity: Mapping[str, Value]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
 import random
 import shutil
 import sys
@@ -28,6 +27,7 @@ from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.scoring import score_all
 from taskfit.studies.search_gain import found_by_search
 from taskfit.studies.spec import TrialSpec
+from taskfit.versions import versions
 
 if TYPE_CHECKING:
     from taskfit.costs.trial_cost import TrialCost
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from taskfit.strategy.contract import Budget, Elsewhere, Prediction, Predictor, Strategy
     from taskfit.tasks.task import Task, Value
 
-__all__ = ["TrialJob", "run_trial", "versions"]
+__all__ = ["TrialJob", "run_trial"]
 
-_LIBRARIES = ("taskfit", "torch", "transformers", "peft", "scikit-learn", "numpy")
 _WAIT_S = 30.0
 
 
@@ -87,19 +86,6 @@ def run_trial(job: TrialJob, say: Callable[[str], None]) -> None:
     """
     with _alone(job):
         _run(job, say)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide results."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed"
-    return found
 
 
 def _run(job: TrialJob, say: Callable[[str], None]) -> None:

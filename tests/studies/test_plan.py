@@ -170,6 +170,17 @@ def test_a_folder_keeps_the_versions_and_the_machine_of_its_first_run(task, tmp_
     assert found.plan.config.volume == 7
 
 
+def test_going_on_with_other_versions_is_said(task, tmp_path):
+    """Figures of two versions would stand beside each other without a word."""
+    assert open_folder(make(task), task, tmp_path / "study").notes == make(task).notes
+    assert open_folder(make(task), task, tmp_path / "study").notes == make(task).notes
+    path = tmp_path / "study" / "study.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"versions": values["versions"] | {"torch": "1.0"}}))
+    [note] = set(open_folder(make(task), task, tmp_path / "study").notes) - set(make(task).notes)
+    assert f"torch 1.0 is {values['versions']['torch']} now" in note and "--out" in note
+
+
 def test_what_should_be_retained_is_part_of_the_plan(task, tmp_path):
     """The task file may name it, and its text may change: seeds measured on others are not one candidate."""
     notes, rows = tmp_path / "notes.jsonl", ['{"text": "the tide comes in"}', '{"text": "the boat goes out"}']

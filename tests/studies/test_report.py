@@ -30,7 +30,7 @@ from taskfit.studies.report import html_report, markdown_report, read_report, wr
 from taskfit.studies.report_choices import choices_by_volume
 from taskfit.studies.report_data import finite, report_json
 from taskfit.studies.report_methods import _runs
-from taskfit.studies.report_run import recipes_of
+from taskfit.studies.report_run import facts_of, recipes_of
 from taskfit.studies.report_view import report_view
 from taskfit.studies.search_gain import found_by_search, gain_of
 from taskfit.studies.spec import Limits
@@ -308,6 +308,17 @@ def test_forgetting_is_shown_as_trials_measured_it(finished_study):
     assert "| +0.160 (+0.080 to +0.250) |" in markdown_report(view)
     shown = report_json(view)["forgetting"][0]["parts"][0]
     assert "strip" not in shown and shown["seeds"] == [0.12, 0.2]
+
+
+def test_trials_of_other_versions_are_counted(finished_study):
+    """A study that was gone on with later mixes figures of two versions: the report says how many."""
+    first, *others = finished_study.comparison.candidates
+    results = tuple(replace(each, versions={**each.versions, "torch": "99.0"}) for each in first.results)
+    mixed = replace(finished_study.comparison, candidates=(replace(first, results=results), *others))
+    assert "Other versions" not in dict(facts_of(finished_study.comparison))
+    said = dict(facts_of(mixed))["Other versions"]
+    trials = sum(len(each.results) for each in mixed.candidates)
+    assert said.startswith(f"in {len(results)} of {trials} trials torch ") and said.endswith("is 99.0 now")
 
 
 def test_calibration_panels_hold_the_rows_of_all_seeds(finished_study):
