@@ -23,6 +23,7 @@ __all__ = ["Exported", "export_onnx"]
 
 FORMAT = 1
 EVIDENCE_FILE = "export.json"
+RUNTIMES = ("onnx", "onnx-int8")
 MAX_LOSS = 0.003
 """Most that the deciding metric may fall, in its own unit: 0.3 points of an accuracy."""
 
@@ -32,13 +33,16 @@ class Exported:
     """What an exported predictor answered beside the one it was made of, on the same held-out rows.
 
     Attributes:
+        runtime: what computes it, one of ``RUNTIMES``.
         metric: the deciding one.
         before, after: its value.
         low, high: the interval of what was won, 95 %, paired by row.
         agreement: share of rows with the same answer.
         rows: how many.
+        bytes: of the model's file.
     """
 
+    runtime: str
     metric: str
     before: float
     after: float
@@ -46,6 +50,7 @@ class Exported:
     high: float
     agreement: float
     rows: int
+    bytes: int
 
 
 def export_onnx(
@@ -53,27 +58,31 @@ def export_onnx(
     task: Task,
     out: str | Path,
     *,
+    runtime: str = "onnx",
     rows: int | None = None,
     max_loss: float = MAX_LOSS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
-    """Write the predictor with its encoder as ONNX in float32; the folder loads as any and predicts through it.
+    """Write the predictor with its encoder as ONNX; the folder loads as any and predicts through it.
 
     Args:
         predictor: folder of a fitted ``encoder``.
         task: whose test rows are predicted by both.
         out: the folder to write; it must not exist.
+        runtime: ``onnx``: in float32; ``onnx-int8``: products of 8 bits, a quarter of the size.
         rows: of the test rows, the first so many; None: all.
         max_loss: most that the deciding metric may fall.
         say: takes lines of progress.
 
     Raises:
-        ConfigError: the predictor is no fitted encoder, or the task has other labels.
+        ConfigError: the predictor is no fitted encoder, the task has other labels, or there is no such runtime.
         PredictorError: the exported one loses more than ``max_loss``; nothing is written.
         MissingExtraError: the packages of the extra ``[export]`` are not installed.
     """
-    from taskfit.inference.onnx_encoder import write_onnx
+    from taskfit.inference.onnx_encoder import write_onnx, write_onnx_int8
 
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)} (got {runtime!r})")
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1 (got {rows})")
     folder = Path(predictor)
@@ -85,10 +94,11 @@ def export_onnx(
     held_out = task.test[:rows]
     with new_folder(Path(out)) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ONNX_FILE, "expected.*"))
-        say("writing the model as ONNX")
-        write_onnx(fitted.classifier, partial / ONNX_FILE)
+        say(f"writing the model as {runtime}")
+        write = write_onnx if runtime == "onnx" else write_onnx_int8
+        write(fitted.classifier, partial / ONNX_FILE)
         say(f"predicting {len(held_out)} test rows with both")
-        found = _compare(fitted, load_predictor(partial), held_out)
+        found = _compare(runtime, fitted, partial, held_out)
         if found.before - found.after > max_loss:
             raise PredictorError(
                 f"the exported predictor loses too much: {found.metric} {found.before:.4f} becomes {found.after:.4f} "
@@ -99,14 +109,16 @@ def export_onnx(
     return found
 
 
-def _compare(before: Predictor, after: Predictor, rows: tuple[Row, ...]) -> Exported:
+def _compare(runtime: str, before: Predictor, folder: Path, rows: tuple[Row, ...]) -> Exported:
     from taskfit.evaluation.paired import compare_paired
 
     name = before.definition.metrics[0]
-    one, other = _outcomes(before, rows), _outcomes(after, rows)
+    one, other = _outcomes(before, rows), _outcomes(load_predictor(folder), rows)
     paired = compare_paired(name, [other], [one])
     same = sum(a == b for a, b in zip(one.answers, other.answers, strict=True))
-    return Exported(name, paired.value_b, paired.value_a, paired.low, paired.high, same / len(rows), len(rows))
+    size = (folder / ONNX_FILE).stat().st_size
+    values = (paired.value_b, paired.value_a, paired.low, paired.high)
+    return Exported(runtime, name, *values, same / len(rows), len(rows), size)
 
 
 def _outcomes(predictor: Predictor, rows: tuple[Row, ...]) -> Outcomes:

@@ -67,6 +67,33 @@ def test_the_exported_folder_predicts_through_the_runtime(
     assert [row["answer"] for row in table(tmp_path / "out")] == [row.answer for row in before.predict(rows)]
 
 
+def test_8_bits_make_the_file_smaller_and_keep_some_products_whole(
+    exported: Path, fitted: Path, task_file: Path, tmp_path: Path
+) -> None:
+    """The head and the products behind the activation keep weights in float32, all others have 8 bits."""
+    import onnx
+
+    task = load_task(task_file)
+    found = export_onnx(fitted, task, tmp_path / "out", runtime="onnx-int8", max_loss=1.0)
+    assert (found.runtime, found.bytes) == ("onnx-int8", (tmp_path / "out" / "model.onnx").stat().st_size)
+    assert found.bytes < 0.8 * (exported / "model.onnx").stat().st_size
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    whole = {one.name: tuple(one.dims) for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    kept = [whole[name] for node in graph.node if node.op_type == "MatMul" for name in node.input if name in whole]
+    layers = load_predictor(fitted).classifier.encoder.config.num_hidden_layers  # type: ignore[attr-defined]
+    assert len(kept) == layers + 1 and all(rows > columns for rows, columns in kept)
+    assert sum(node.op_type == "MatMulInteger" for node in graph.node) == 5 * layers
+    before, after = (load_predictor(folder).predict(task.test) for folder in (fitted, tmp_path / "out"))
+    for one, other in zip(before, after, strict=True):
+        assert one.probabilities is not None
+        assert other.probabilities == pytest.approx(dict(one.probabilities), abs=0.05)
+
+
+def test_an_unknown_runtime_is_refused(fitted: Path, task_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"runtime must be one of onnx, onnx-int8 \(got 'tensorrt'\)"):
+        export_onnx(fitted, load_task(task_file), tmp_path / "out", runtime="tensorrt")
+
+
 def test_what_loses_too_much_is_not_written(
     exported: Path, fitted: Path, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
