@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
@@ -13,18 +13,16 @@ from taskfit.tasks.chat import chat_sources
 from taskfit.tasks.definition import Wording
 from taskfit.tasks.metric_names import DEFAULT_METRICS, METRIC_NAMES
 from taskfit.tasks.mixture import Mixture, read_mixture
-from taskfit.tasks.sources import FileSource, HubSource, Source
+from taskfit.tasks.sources import Source
 from taskfit.tasks.task import Kind, Split
-from taskfit.tasks.template import check_template, field_source
+from taskfit.tasks.task_file_data import DEFAULT_SHARES, read_data, read_shares, read_sources
+from taskfit.tasks.task_file_wordings import checked_source, read_labels, read_options, read_wordings
 from taskfit.tasks.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from taskfit.tasks.task import Value
 
-__all__ = ["DEFAULT_SHARES", "TASK_KEYS", "TaskFile", "read_task_file"]
-
-DEFAULT_SHARES: Mapping[Split, float] = {"validation": 0.1, "test": 0.2}
-"""Share of the rows that a split gets when it has to be cut."""
+__all__ = ["TASK_KEYS", "TaskFile", "read_task_file"]
 
 TASK_KEYS: Mapping[str, str] = {
     "version": "version of this format: 1",
@@ -52,10 +50,6 @@ TASK_KEYS: Mapping[str, str] = {
     "max_answer_tokens": "most tokens to generate for an answer",
 }
 """Every key of a task file and what it says."""
-
-_WORDING_KEYS = ("name", "prompt", "target", "labels", "options")
-_HUB_KEYS = ("hub", "config", "split", "revision")
-_SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -135,8 +129,8 @@ class _Reader:
             self.faults.add(f"version must be 1 (got {self.values['version']!r}); a newer taskfit may know this file")
         kind = self._kind()
         sources, pool = self._data()
-        labels, label_texts = self._labels(self.values.get("labels"), "labels")
-        shares, seed = self._split(sources)
+        labels, label_texts = read_labels(self.values.get("labels"), "labels", self.faults)
+        shares, seed = read_shares(self.values.get("split"), sources, self.faults)
         self._check_combination(kind)
         promptsource = self._text("promptsource")
         messages, asked, answered = self._messages()
@@ -148,17 +142,17 @@ class _Reader:
             pool=pool,
             input=asked or self._template("input"),
             target=answered or self._template("target"),
-            templates=(Wording("chat", asked, answered, {}),) if asked else self._templates(label_texts),
+            templates=(Wording("chat", asked, answered, {}),) if asked else self._wordings(label_texts),
             promptsource=self._beside(promptsource) if promptsource else None,
             labels=labels,
             label_texts=label_texts,
-            options=self._options(self.values.get("options"), "options"),
+            options=read_options(self.values.get("options"), "options", self.faults),
             references=self._references(),
             metrics=self._metrics(kind),
             instruction=(self._text("instruction") or "").strip() or None,
             rationale=self._template("rationale"),
             group=self._text("groups"),
-            unlabelled=self._sources(self.values["unlabelled"], "unlabelled") if "unlabelled" in self.values else (),
+            unlabelled=self._unlabelled(),
             retain=self._retain(),
             id_field=self._text("id"),
             shares=shares,
@@ -228,15 +222,7 @@ class _Reader:
 
     def _template(self, key: str) -> str | None:
         text = self._text(key)
-        return None if text is None else self._checked_source(text, key)
-
-    def _checked_source(self, text: str, where: str, *, may_be_field: bool = True) -> str:
-        source = field_source(text) if may_be_field else text
-        try:
-            check_template(source)
-        except TaskfitError as error:
-            self.faults.add(f"{where}: {error.message}")
-        return source
+        return None if text is None else checked_source(text, key, self.faults)
 
     def _beside(self, name: str) -> Path:
         """Return a path relative to the task file."""
@@ -244,116 +230,19 @@ class _Reader:
 
     def _data(self) -> tuple[dict[Split, tuple[Source, ...]], tuple[Source, ...]]:
         data = self.values.get("data")
-        if data is None:
-            if "unlabelled" not in self.values:  # without any answer, rows can still be labelled by a teacher
-                self.faults.add(f"data is missing: {TASK_KEYS['data']}")
-            return {}, ()
-        if not isinstance(data, dict) or "hub" in data:
-            return {}, self._sources(data, "data")
-        sources: dict[Split, tuple[Source, ...]] = {}
-        for key, value in data.items():
-            if key in _SPLITS:
-                sources[key] = self._sources(value, f"data.{key}", key)
-            else:
-                self.faults.add(f"data: unknown split '{key}'{nearest(key, _SPLITS)}; splits are {', '.join(_SPLITS)}")
-        if "train" not in data:
-            self.faults.add("data: `train` is missing; without splits of your own give one source, `data: rows.jsonl`")
-        return sources, ()
+        if data is not None:
+            return read_data(data, self.path, self.faults)
+        if "unlabelled" not in self.values:  # without any answer, rows can still be labelled by a teacher
+            self.faults.add(f"data is missing: {TASK_KEYS['data']}")
+        return {}, ()
 
-    def _sources(self, value: Value, where: str, split: str | None = None) -> tuple[Source, ...]:
-        if isinstance(value, list) and value:
-            return tuple(source for item in value for source in self._sources(item, where, split))
-        if isinstance(value, str) and value.strip():
-            return (FileSource(str(self._beside(value))),)
-        if isinstance(value, dict) and "hub" in value:
-            for key, text in value.items():
-                if key not in _HUB_KEYS:
-                    self.faults.add(f"{where}: unknown key '{key}'{nearest(key, _HUB_KEYS)}")
-                elif not isinstance(text, str | int) or isinstance(text, bool):
-                    self.faults.add(f"{where}.{key} must be a text (got {text!r})")
-            texts = {key: str(value[key]) for key in _HUB_KEYS if value.get(key) is not None}
-            return (
-                HubSource(texts.get("hub", ""), texts.get("config"), texts.get("split", split), texts.get("revision")),
-            )
-        self.faults.add(f"{where} must be a file name, a glob, `hub: name`, or a list of these (got {value!r})")
-        return ()
-
-    def _labels(self, value: Value, where: str) -> tuple[tuple[str, ...] | None, dict[str, str]]:
-        """Return label values in order and the texts that differ from them."""
-        if value is None:
-            return None, {}
-        texts: dict[str, str] = {}
-        if isinstance(value, dict):
-            for key, text in value.items():
-                if not isinstance(text, str | int | float):
-                    self.faults.add(f"{where}.{key} must be the text of a label (got {text!r})")
-            texts = {key: str(text).strip() for key, text in value.items()}
-            names = list(value)
-        elif isinstance(value, list) and all(isinstance(item, str | int | float | bool) for item in value):
-            names = [str(item).strip() for item in value]
-        else:
-            self.faults.add(
-                f"{where} must be a list of label values, or a mapping of label value to text (got {value!r})"
-            )
-            return None, {}
-        self._check_labels(names, texts, where)
-        return tuple(names), texts
-
-    def _check_labels(self, names: Sequence[str], texts: Mapping[str, str], where: str) -> None:
-        if len(names) < 2:
-            self.faults.add(f"{where}: at least 2 labels are needed (got {len(names)})")
-        for kind, items in (("label", list(names)), ("label text", [texts.get(name, name) for name in names])):
-            if any(not item for item in items):
-                self.faults.add(f"{where}: a {kind} is empty")
-            repeated = sorted({item for item in items if item and items.count(item) > 1})
-            if repeated and (kind == "label" or texts):
-                self.faults.add(f"{where}: two labels have the same {'text' if texts else 'value'} '{repeated[0]}'")
-
-    def _options(self, value: Value, where: str) -> str | None:
-        if value is None:
-            return None
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            sources = [field_source(str(item)) for item in value]
-            if all(source != item for source, item in zip(sources, value, strict=True)):  # fields only
-                return "{{ [" + ", ".join(source[2:-2].strip() for source in sources) + "] }}"
-            return self._checked_source("|||".join(sources), where)
-        if isinstance(value, str) and value.strip():
-            return self._checked_source(value, where)
-        self.faults.add(f"{where} must be a field, a Jinja2 text or a list of these (got {value!r})")
-        return None
-
-    def _templates(self, label_texts: dict[str, str]) -> tuple[Wording, ...]:
-        value = self.values.get("templates")
-        if value is None:
+    def _unlabelled(self) -> tuple[Source, ...]:
+        if "unlabelled" not in self.values:
             return ()
-        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-            self.faults.add(f"templates must be a list of mappings with {', '.join(_WORDING_KEYS)}")
-            return ()
-        entries = cast("list[dict[str, Value]]", value)
-        wordings = [self._wording(entry, number, label_texts) for number, entry in enumerate(entries)]
-        names = [wording.name for wording in wordings]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            self.faults.add(f"templates: two wordings have the name '{name}'")
-        return tuple(wordings)
+        return read_sources(self.values["unlabelled"], "unlabelled", self.path, self.faults)
 
-    def _wording(self, entry: dict[str, Value], number: int, label_texts: dict[str, str]) -> Wording:
-        where = f"templates[{number}]"
-        for key in entry:
-            if key not in _WORDING_KEYS:
-                self.faults.add(f"{where}: unknown key '{key}'{nearest(key, _WORDING_KEYS)}")
-        for key in ("prompt", "target"):
-            if not isinstance(entry.get(key), str) or not str(entry[key]).strip():
-                self.faults.add(f"{where}: `{key}` must be a Jinja2 text (got {entry.get(key)!r})")
-        _, own_texts = self._labels(entry.get("labels"), f"{where}.labels")
-        if isinstance(entry.get("labels"), list):
-            self.faults.add(f"{where}.labels must map each label value to its text (got {entry['labels']!r})")
-        return Wording(
-            name=str(entry.get("name", f"wording {number + 1}")),
-            prompt=self._checked_source(str(entry.get("prompt") or ""), f"{where}.prompt", may_be_field=False),
-            target=self._checked_source(str(entry.get("target") or ""), f"{where}.target"),
-            label_texts=own_texts or label_texts,
-            options=self._options(entry.get("options", self.values.get("options")), f"{where}.options"),
-        )
+    def _wordings(self, label_texts: dict[str, str]) -> tuple[Wording, ...]:
+        return read_wordings(self.values.get("templates"), label_texts, self.values.get("options"), self.faults)
 
     def _references(self) -> tuple[str, ...]:
         value = self.values.get("references")
@@ -367,7 +256,7 @@ class _Reader:
         ):
             self.faults.add(f"references must be a list of fields or Jinja2 texts (got {value!r})")
             return ()
-        return tuple(self._checked_source(str(item), "references") for item in items)
+        return tuple(checked_source(str(item), "references", self.faults) for item in items)
 
     def _retain(self) -> tuple[str, ...]:
         """Return full paths, and the words ``suite`` and ``none`` as they are."""
@@ -398,34 +287,6 @@ class _Reader:
         if len(set(map(str, names))) < len(names):
             self.faults.add("metrics: a name is there twice")
         return tuple(str(name) for name in names)
-
-    def _split(self, sources: Mapping[Split, object]) -> tuple[dict[Split, float], int]:
-        value = self.values.get("split")
-        shares = dict(DEFAULT_SHARES)
-        if value is None:
-            return shares, 0
-        if not isinstance(value, dict):
-            self.faults.add("split must be a mapping with validation, test and seed")
-            return shares, 0
-        for key, share in value.items():
-            if key not in ("validation", "test", "seed"):
-                self.faults.add(f"split: unknown key '{key}'{nearest(key, ('validation', 'test', 'seed'))}")
-            elif key == "seed":
-                continue
-            elif not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < 1:
-                self.faults.add(f"split.{key} must be a share between 0 and 1 (got {share!r})")
-            elif key in sources:
-                self.faults.add(f"split.{key}: `data` gives this split already, nothing is cut for it")
-            else:
-                shares[cast("Split", key)] = float(share)
-        cut = sum(share for split, share in shares.items() if split not in sources)
-        if cut >= 1:
-            self.faults.add(f"split: the shares add up to {cut:g}; nothing is left for train")
-        seed = value.get("seed", 0)
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            self.faults.add(f"split.seed must be a whole number (got {seed!r})")
-            return shares, 0
-        return shares, seed
 
     def _choice(self, key: str, allowed: tuple[str, ...]) -> str:
         """Return one of ``allowed``; the first is the default."""
