@@ -2,8 +2,9 @@
 
 ``distill_cqa`` (choice among five answers) and ``distill_svamp`` (the expression that solves a word problem), both with
 PaLM's rationales: the embedded decoder, all weights tuned, learns the label alone or label and rationale, at several
-numbers of training rows. Every fit is kept in ``build/benchmarks/step_by_step.jsonl``: the benchmark goes on where it
-was stopped; ``--minutes`` ends it after so many minutes of processor time.
+numbers of training rows. Every fit is kept in ``build/benchmarks/step_by_step-MODEL.jsonl``, MODEL being the first
+digits of the model's fingerprint: the benchmark goes on where it was stopped; ``--minutes`` ends it after so many
+minutes of processor time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from taskfit.strategy.grammar import parse
 from taskfit.tasks.definition import TaskDefinition, Wording
 from taskfit.tasks.task import DataReport, Row, Task, TeacherAnswer
 
-KEPT = ROOT / "build" / "benchmarks" / "step_by_step.jsonl"
+KEPT = ROOT / "build" / "benchmarks"
+MODEL = "taskfit-tiny"
 SIZES = (100, 400, 800)
 TEST = 200
 WAYS = {"label": "full(epochs=3)", "label and rationale": "full(epochs=3, rationale=1.0)"}
@@ -86,7 +88,7 @@ def run(fits: KeptFits, name: str, seeds: int, sizes: tuple[int, ...], tests: in
                 if (name, way, size, seed) in known or time.process_time() > stop_at_s:
                     continue
                 started = time.process_time()
-                fitted = parse(strategy).fit(load("taskfit-tiny"), task, seed=seed, budget=Budget())
+                fitted = parse(strategy).fit(load(MODEL), task, seed=seed, budget=Budget())
                 found = fitted.predict(asked)
                 right = [int(_same(one.answer, definition.gold(row))) for one, row in zip(found, asked, strict=True)]
                 record = {"set": name, "way": way, "rows": size, "seed": seed, "right": right}
@@ -144,9 +146,12 @@ def main() -> None:
     chosen = parser.parse_args()
     import torch
 
+    from taskfit.models import load
+
     torch.set_num_threads(1)
     names = [chosen.only] if chosen.only else (["svamp"] if chosen.quick else list(SETS))
-    fits = KeptFits(KEPT, ("set", "way", "rows", "seed"), quick=chosen.quick)
+    kept = KEPT / f"step_by_step-{load(MODEL).fingerprint[:10]}.jsonl"
+    fits = KeptFits(kept, ("set", "way", "rows", "seed"), quick=chosen.quick)
     seeds, sizes, tests = (1, (20,), 10) if chosen.quick else (chosen.seeds, SIZES, TEST)
     for name in names:
         run(fits, name, seeds, sizes, tests, 60 * chosen.minutes)
@@ -156,7 +161,7 @@ def main() -> None:
             "{set:6} {rows:4} rows: label {label:.3f}, with rationale {label_and_rationale:.3f} "
             "(gain {gain_low:+.3f} to {gain_high:+.3f}, {seeds} seeds)".format(**one)
         )
-    finish("step_by_step", list(range(seeds)), {"model": "taskfit-tiny", "ways": WAYS, "table": lines})
+    finish("step_by_step", list(range(seeds)), {"model": MODEL, "ways": WAYS, "table": lines})
 
 
 if __name__ == "__main__":
