@@ -86,7 +86,7 @@ _COST_COLUMNS = (
 
 def _costs(as_json: bool) -> None:
     """Show forecast against fact by kind of trial, and keep factors for later forecasts."""
-    from taskfit.costs.calibration import calibrated, calibration_file, load_calibration, save_calibration
+    from taskfit.costs.calibration import calibrated, calibration_file, load_calibration, save_calibration, told_with
     from taskfit.costs.forecast_log import log_file, read_trials
     from taskfit.studies.forecast import machine_key
 
@@ -99,10 +99,10 @@ def _costs(as_json: bool) -> None:
     after = calibrated(before, trials, machine)
     if trials:
         save_calibration(after)
-    fresh = [one for one in trials if one.at > before.at]
+    fresh = told_with(before, trials)
     if as_json:
         groups = {kind: _errors(trials, kind) | {"factors": _factors(after, kind)} for kind in _KINDS}
-        print_json({"format": 1, "machine": machine, "trials": len(trials), "since": len(fresh), "kinds": groups})
+        print_json({"format": 1, "machine": machine, "trials": len(trials), "counting": len(fresh), "kinds": groups})
         return
     if not trials:
         print_data("no trial has run on this machine yet; `taskfit compare` keeps forecast and fact of each")
@@ -110,8 +110,8 @@ def _costs(as_json: bool) -> None:
     print_table(_COST_COLUMNS, _cost_rows(trials, after), dict.fromkeys(_COST_COLUMNS[1:], True))
     print_data("")
     print_data(
-        f"{len(trials)} trials, {len(fresh)} since the factors were last set; later forecasts are multiplied by the "
-        f"factors, which change where three trials of a kind have run since ({calibration_file()})"
+        f"{len(trials)} trials, {len(fresh)} told with the factors there were; forecasts are multiplied by the "
+        f"factors, which change where three trials of a kind were told with them ({calibration_file()})"
     )
 
 

@@ -15,7 +15,7 @@ from taskfit.costs.probe import probe_file
 from taskfit.errors import ConfigError
 from taskfit.files import write_text
 
-__all__ = ["Calibration", "calibrated", "calibration_file", "load_calibration", "save_calibration"]
+__all__ = ["Calibration", "calibrated", "calibration_file", "load_calibration", "save_calibration", "told_with"]
 
 _FEWEST = 3  # trials of a kind, below which chance would be fitted
 _SHORTEST_S = 0.2  # of a phase: below, the clock and the first call decide
@@ -29,7 +29,7 @@ class Calibration:
     Attributes:
         machine: that they hold for.
         fit, predict, memory: by kind (see ``Told``).
-        at: seconds since 1970; later trials were told with them.
+        at: when they were set, in seconds since 1970; what is told with them says so by it. 0: none were.
     """
 
     machine: str = ""
@@ -40,19 +40,26 @@ class Calibration:
 
 
 def calibrated(before: Calibration, trials: Sequence[Told], machine: str) -> Calibration:
-    """Return the factors of before, corrected by the trials that were told with them.
+    """Return the factors of before, corrected by the trials that were told with them; as they were where none changes.
 
     Each is the median of measured over told, where three trials or more have a phase long enough to be measured.
     """
     kept = before if before.machine == machine else Calibration(machine)
-    fresh = [one for one in trials if one.machine == machine and one.at > kept.at]
+    fresh = told_with(kept, trials)
     pairs = {
         "fit": [(one.kind, one.told_fit_s, one.fit_s) for one in fresh],
         "predict": [(one.kind, one.told_predict_s, one.predict_s) for one in fresh],
     }
     seconds = {name: _corrected(getattr(kept, name), listed, _SHORTEST_S) for name, listed in pairs.items()}
     memory = _corrected(kept.memory, [(one.kind, one.told_bytes, one.peak_bytes) for one in fresh], 1.0)
+    if (seconds["fit"], seconds["predict"], memory) == (kept.fit, kept.predict, kept.memory):
+        return kept  # its trials go on counting until they are enough
     return Calibration(machine, seconds["fit"], seconds["predict"], memory, time.time())
+
+
+def told_with(factors: Calibration, trials: Sequence[Told]) -> list[Told]:
+    """Return the trials of the factors' machine whose forecasts were made with them, and not with others."""
+    return [one for one in trials if one.machine == factors.machine and one.told_with == factors.at]
 
 
 def _corrected(

@@ -14,7 +14,7 @@ from taskfit.costs.probe import probe_file
 
 __all__ = ["Told", "log_file", "note_trial", "read_trials"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Told:
         kind: ``all``, ``adapter``, ``nothing`` (what was trained) or ``no model``: what is calibrated together.
         told_fit_s, told_predict_s, told_bytes: the forecast.
         fit_s, predict_s, peak_bytes: the measurement.
+        told_with: when the factors of the forecast had been set (``Calibration.at``); 0: there were none.
         at: seconds since 1970 when it ended.
     """
 
@@ -40,6 +41,7 @@ class Told:
     fit_s: float
     predict_s: float
     peak_bytes: float
+    told_with: float
     at: float
 
     @property

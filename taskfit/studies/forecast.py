@@ -197,6 +197,7 @@ def told(spec: TrialSpec, kind: str, cost: TrialCost) -> dict[str, Any] | None:
         "fit_s": cost.fit.wall_s,
         "predict_s": cost.predict.wall_s,
         "peak_bytes": cost.peak_memory_bytes,
+        "told_with": spec.forecast_factors_at,
     }
 
 

@@ -228,6 +228,7 @@ def _trials(
     seeds: range,
 ) -> tuple[TrialSpec, ...]:
     trials: dict[str, TrialSpec] = {}
+    factors_at = 0.0 if price.calibration is None else price.calibration.at
     data = {strategy.name: other_data(strategy, task) for strategy, _ in pairs}
     for seed in seeds:
         for size in config.train_sizes:
@@ -240,7 +241,7 @@ def _trials(
                 key = trial_id(task.fingerprint, strategy.name, model, fingerprint, seed, rows, other)
                 told = price.of(strategy, facts, rows)
                 given = labels_used(strategy, task, rows)
-                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, *told, labels=given)
+                spec = TrialSpec(key, strategy.name, model, fingerprint, seed, rows, *told, factors_at, given)
                 trials.setdefault(key, spec)
     return tuple(trials.values())
 

@@ -156,6 +156,7 @@ class TrialSpec:
         forecast_usd: money it is expected to cost; None: unknown.
         forecast_fit_s: of ``forecast_s``, those of fitting.
         forecast_memory_bytes: peak it is expected to take; None: unknown.
+        forecast_factors_at: when the factors of the forecast had been set (``Calibration.at``); 0: there were none.
         labels: labelled rows that it learns and chooses from.
     """
 
@@ -169,6 +170,7 @@ class TrialSpec:
     forecast_usd: float | None = None
     forecast_fit_s: float | None = None
     forecast_memory_bytes: int | None = None
+    forecast_factors_at: float = 0.0
     labels: int = 0
 
     @property

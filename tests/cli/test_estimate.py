@@ -134,5 +134,5 @@ def test_doctor_says_how_far_forecasts_have_been_off(
     assert "without a model" in ran.out
     assert "1 lines of" in ran.err
     found = json.loads(taskfit("doctor", "--costs", "--json").out)
-    assert (found["trials"], found["since"]) == (2, 0)
+    assert (found["trials"], found["counting"]) == (2, 2)
     assert set(found["kinds"]["no model"]["factors"]) == {"fit", "predict", "memory"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from taskfit.costs.calibration import Calibration, calibrated, load_calibration, save_calibration
+from taskfit.costs.calibration import Calibration, calibrated, load_calibration, save_calibration, told_with
 from taskfit.costs.forecast_log import Told, log_file, note_trial, read_trials
 from taskfit.errors import ConfigError
 
@@ -25,6 +25,7 @@ VALUES = {
     "fit_s": 20.0,
     "predict_s": 4.0,
     "peak_bytes": 1.5e9,
+    "told_with": 0.0,
 }
 
 
@@ -58,7 +59,7 @@ def test_damaged_lines_are_counted_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     note_trial(VALUES, path)
     good = json.loads(path.read_text())
-    bad = ["{half", "7", json.dumps(good | {"format": 2}), json.dumps(good | {"fit_s": "x"})]
+    bad = ["{half", "7", json.dumps(good | {"format": 1}), json.dumps(good | {"fit_s": "x"})]
     bad += [json.dumps(good | {"fit_s": -1.0}), json.dumps(good | {"peak_bytes": 0}), json.dumps(good | {"more": 1})]
     path.write_text("\n".join([*bad, json.dumps(good), ""]), encoding="utf-8")
     found, unreadable = read_trials(path)
@@ -73,7 +74,7 @@ def test_factors_find_a_constant_error_and_then_stand(factor: float, number: int
     for kind in (found.fit, found.predict, found.memory):
         assert kind["all"] == pytest.approx(factor)
     later = [
-        trial(told_fit_s=10.0 * factor, told_predict_s=2.0 * factor, told_bytes=1e9 * factor, at=found.at + 1)
+        trial(told_fit_s=10.0 * factor, told_predict_s=2.0 * factor, told_bytes=1e9 * factor, told_with=found.at)
         for _ in range(number)
     ]
     exact = [
@@ -82,6 +83,20 @@ def test_factors_find_a_constant_error_and_then_stand(factor: float, number: int
     ]
     again = calibrated(found, [*measured, *exact], HERE)
     assert again.fit == pytest.approx(found.fit)
+
+
+def test_trials_told_before_the_factors_do_not_change_them_again() -> None:
+    """A study planned before and ended after would be corrected twice for the same error."""
+    found = calibrated(Calibration(HERE), [trial()] * 3, HERE)
+    late = [trial(at=found.at + 60)] * 9
+    assert calibrated(found, late, HERE) == found and told_with(found, late) == []
+    assert calibrated(found, [*late, *[trial(told_with=found.at)] * 3], HERE).fit["all"] == 4.0
+
+
+def test_trials_count_until_they_are_enough() -> None:
+    """Asking after each trial must not make every trial one of too few."""
+    first = calibrated(Calibration(HERE), [trial()], HERE)
+    assert calibrated(first, [trial()] * 3, HERE).fit["all"] == 2.0
 
 
 def test_few_other_short_and_wild_trials_change_nothing_much() -> None:
