@@ -107,6 +107,7 @@ def compare_shared(
         else tuple(strategies[:2] if quick else strategies),
         seeds=1 if quick else seeds,
         train_sizes=(min(train_rows, 500) if quick else train_rows,),
+        is_retrying_failed=True,
     )
     started = time.perf_counter()
     with Progress() as progress:
