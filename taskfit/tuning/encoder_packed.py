@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from taskfit.inference.encoder_weights import is_readable, read_weights
+from taskfit.errors import ConfigError
+from taskfit.inference.encoder_weights import LAYER_KINDS, is_readable, read_weights
 from taskfit.inference.packed_encoder import PackedEncoder, float_products
 from taskfit.tuning.classifier import collate_texts
 
@@ -22,22 +23,44 @@ _MOST_APART = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """Most that two probabilities may differ: rounding, which bfloat16 has much of."""
 
 
-def try_packed(classifier: EncoderClassifier, texts: Sequence[Sequence[int]], pad_id: int) -> PackedEncoder | None:
+def try_packed(
+    classifier: EncoderClassifier,
+    texts: Sequence[Sequence[int]],
+    pad_id: int,
+    merged: Callable[[], torch.nn.Module] | None = None,
+) -> PackedEncoder | None:
     """Return the classifier as a packed encoder; None where it is not of the kind, or does not give the same.
 
     Args:
         classifier: the fitted encoder, in evaluation mode.
         texts: token ids of some texts; the first :data:`TRIED_TEXTS` are predicted both ways.
         pad_id: the padding token.
+        merged: gives a copy of the body with all that was put beside its weights folded into them, or raises
+            ``ConfigError``; asked where the body cannot be read as it is.
     """
     table = classifier.encoder.get_input_embeddings().weight  # type: ignore[operator]
     dtype = table.dtype
-    if table.device.type != "cpu" or dtype not in _MOST_APART or not is_readable(classifier.encoder):
+    if table.device.type != "cpu" or dtype not in _MOST_APART:
         return None
-    shape, weights = read_weights(classifier.encoder, classifier.head, classifier.pool)
+    body = _readable(classifier.encoder, merged)
+    if body is None:
+        return None
+    shape, weights = read_weights(body, classifier.head, classifier.pool)
     products = float_products(weights, shape, dtype)
     packed = PackedEncoder(shape, weights, products, torch.get_num_threads(), dtype)
     return packed if _is_same(packed, classifier, texts[:TRIED_TEXTS], pad_id, _MOST_APART[dtype]) else None
+
+
+def _readable(body: torch.nn.Module, merged: Callable[[], torch.nn.Module] | None) -> torch.nn.Module | None:
+    if is_readable(body):
+        return body
+    if merged is None or not any(type(part).__name__ in LAYER_KINDS for part in body.modules()):
+        return None
+    try:
+        copy = merged()
+    except ConfigError:  # what was put beside the weights cannot be folded into them
+        return None
+    return copy if is_readable(copy) else None
 
 
 def _is_same(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+    from torch.nn import Module
 
     from taskfit.models.language_model import LanguageModel
     from taskfit.tasks.task import Row
@@ -133,13 +135,19 @@ class EncoderPredictor:
         from taskfit.tuning.encoder_packed import try_packed
 
         if not self._is_tried:
-            self._runtime, self._is_tried = try_packed(self.classifier, texts, pad_id_of(self.model)), True
+            self._runtime = try_packed(self.classifier, texts, pad_id_of(self.model), self._merged_body)
+            self._is_tried = True
         take_hidden_work(self.classifier)  # what was tried is no work of predicting
         logits = self._plain_logits(texts) if self._runtime is None else self._runtime.logits(texts)
         with self._counting:
             self._predict_work += _work(self.classifier, texts)
         found: list[list[float]] = logits.double().softmax(-1).tolist()
         return found
+
+    def _merged_body(self) -> Module:
+        """A copy of the body in float32, in which updates are not rounded away, with the method's changes folded in."""
+        copy = replace(self.model, module=deepcopy(self.model.module).float())
+        return self.method.merge(copy).module
 
     def _plain_logits(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Logits through the model itself, padded, float32, shape (texts, classes)."""

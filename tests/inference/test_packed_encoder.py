@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ from torch.testing import assert_close
 from taskfit.inference.encoder_weights import expected_shapes, is_readable, read_weights
 from taskfit.inference.packed_encoder import PackedEncoder, float_products, packed_batches
 from taskfit.models import load
+from taskfit.strategy.grammar import parse
 from taskfit.testing import tiny_encoder
 from taskfit.tuning.classifier import EncoderClassifier, collate_texts
 from taskfit.tuning.encoder_packed import try_packed
+from taskfit.tuning.peft_method import PeftMethod
 
 POOLS: tuple[Literal["mean", "cls"], ...] = ("mean", "cls")
 
@@ -84,6 +88,34 @@ def test_what_is_hooked_wrapped_or_of_another_kind_is_not_packed(tmp_path: Path)
     first = made.encoder.encoder.layer[0]  # type: ignore[union-attr, index]
     first.output.dense = torch.nn.Sequential(first.output.dense)  # type: ignore[union-attr, assignment, arg-type]
     assert try_packed(made, texts(), 0) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["lora(rank=4)", "rslora(rank=4)", "dora(rank=4)", "pissa(rank=4)", "vera(rank=4)", "ia3"]
+)
+def test_updates_beside_the_weights_are_folded_in_and_the_model_keeps_them_apart(tmp_path: Path, name: str) -> None:
+    """What such a predictor costs a row must not hang on how it was tuned."""
+    made = classifier(tmp_path)
+    model = load(tmp_path / "encoder", dtype="float32")
+    method = cast("PeftMethod", parse(name).weights)  # type: ignore[attr-defined]
+    made.encoder = method.wrap(model, seed=0).eval()
+    torch.manual_seed(2)
+    for part in (part for part in made.encoder.parameters() if part.requires_grad):
+        part.data.mul_(1 + 0.3 * torch.randn_like(part)).add_(0.1 * torch.randn_like(part))
+    made.requires_grad_(False)
+
+    def merged() -> torch.nn.Module:
+        return method.merge(replace(model, module=deepcopy(made.encoder))).module
+
+    batch = collate_texts(texts(), 0, torch.device("cpu"))
+    expected = made(batch["input_ids"], batch["attention_mask"])
+    bare = classifier(tmp_path)(batch["input_ids"], batch["attention_mask"])
+    assert (expected - bare).abs().max() > 0.05
+    assert try_packed(made, texts(), 0) is None
+    found = try_packed(made, texts(), 0, merged)
+    assert found is not None
+    assert_close(found.logits(texts()), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(made(batch["input_ids"], batch["attention_mask"]), expected)
 
 
 def test_an_encoder_that_differs_from_its_packed_form_is_not_packed(

@@ -299,3 +299,23 @@ def test_only_a_change_of_weights_tunes_an_encoder(tune: str, message: str) -> N
     """And how long is said in one place."""
     with pytest.raises(ConfigError, match=message):
         parse(f"encoder(tune={tune})")
+
+
+@pytest.mark.parametrize(
+    ("tune", "is_folded"), [("lora(rank=2)", True), ("bitfit", True), ("adapter(bottleneck=4)", False)]
+)
+def test_a_fitted_encoder_predicts_packed_where_its_changes_can_be_folded_in(
+    tmp_path: Path, tune: str, is_folded: bool
+) -> None:
+    """The folder still holds what was trained, apart from its base."""
+    task = keyword_task(16, 8)
+    strategy = parse(f"encoder(tune={tune},max_steps=2,min_steps=1)")
+    fitted = strategy.fit(tiny_model(tmp_path, "bert"), task, seed=0, budget=Budget())
+    fitted.save(tmp_path / "saved")
+    again = load_predictor(tmp_path / "saved")
+    for one in (fitted, again):
+        found = [row.probabilities for row in one.predict(task.test)]
+        assert (type(one._runtime).__name__ == "PackedEncoder") is is_folded  # type: ignore[attr-defined]
+        one._runtime, plain = None, one  # type: ignore[attr-defined]
+        for packed_row, row in zip(found, plain.predict(task.test), strict=True):
+            assert packed_row == pytest.approx(dict(row.probabilities or {}), abs=1e-4)
