@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -78,9 +79,12 @@ def finish(benchmark: str, seeds: list[int], figures: dict[str, object]) -> None
 
 
 def compare_shared(
-    benchmark: str, task_file: str, strategies: list[str], seeds: int, train_rows: int, quick: bool
+    benchmark: str, task_file: str, strategies: list[str], seeds: int, train_rows: int, description: str
 ) -> None:
     """Run ``compare`` on a shared data set, print the table and the verdict, and the last line.
+
+    ``--quick``: floors, one seed and few rows only. ``--jobs``: so many trials at a time, each with its share of the
+    cores; small models get more done so, and are charged by processor time.
 
     Args:
         benchmark: the data set's name, and the benchmark's.
@@ -88,30 +92,47 @@ def compare_shared(
         strategies: names of strategies.
         seeds: seeds of each strategy.
         train_rows: size of the training subset.
-        quick: floors, one seed and few rows only.
+        description: for ``--help``.
     """
     from taskfit.cli.compare import table_lines
     from taskfit.cli.output import print_table, say
     from taskfit.cli.progress import Progress
-    from taskfit.studies.compare_study import run_study
+    from taskfit.studies.compare_study import open_study
+    from taskfit.studies.events import StudyPlanned
+    from taskfit.studies.jobs import usable_cores
+    from taskfit.studies.plan import plan
+    from taskfit.studies.rooms import ROOMS
+    from taskfit.studies.run import run
     from taskfit.studies.spec import StudyConfig
+    from taskfit.studies.study_file import open_folder
 
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a smaller run, under a minute")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time, each with its share of the cores")
+    chosen = parser.parse_args()
+    quick = chosen.quick
     text = task_file.replace("DATA", str(shared(benchmark)))
     folder = ROOT / "build" / "benchmarks" / (f"{benchmark}-quick" if quick else benchmark)
     folder.mkdir(parents=True, exist_ok=True)
-    task = folder / "task.yaml"
-    task.write_text(text, encoding="utf-8")
+    path = folder / "task.yaml"
+    path.write_text(text, encoding="utf-8")
     config = StudyConfig(
         strategies=("majority", "linear")
         if quick and "linear" in strategies
         else tuple(strategies[:2] if quick else strategies),
         seeds=1 if quick else seeds,
         train_sizes=(min(train_rows, 500) if quick else train_rows,),
+        jobs=chosen.jobs,
         is_retrying_failed=True,
     )
     started = time.perf_counter()
+    task = ROOMS.load_task(path)
+    planned = replace(plan(task, config), threads=max(1, usable_cores() // chosen.jobs))
     with Progress() as progress:
-        study = run_study(task, config, folder / "study", on_event=progress.show)
+        planned = open_folder(planned, task, folder / "study")
+        progress.show(StudyPlanned(planned))
+        run(planned, folder / "study", on_event=progress.show)
+    study = open_study(folder / "study")
     columns, rows = table_lines(study.table, config.volume)
     print_table(columns, rows)
     print(study.recommendation.text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import arguments, compare_shared
+from common import compare_shared
 
 TASK = """
 name: banking77
@@ -26,4 +26,4 @@ STRATEGIES = [
 ]
 
 if __name__ == "__main__":
-    compare_shared("banking77", TASK, STRATEGIES, seeds=3, train_rows=500, quick=arguments(__doc__ or "").quick)
+    compare_shared("banking77", TASK, STRATEGIES, seeds=3, train_rows=500, description=__doc__ or "")

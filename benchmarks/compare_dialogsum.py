@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import arguments, compare_shared
+from common import compare_shared
 
 TASK = """
 name: dialogsum
@@ -31,4 +31,4 @@ STRATEGIES = [
 ]
 
 if __name__ == "__main__":
-    compare_shared("dialogsum", TASK, STRATEGIES, seeds=3, train_rows=500, quick=arguments(__doc__ or "").quick)
+    compare_shared("dialogsum", TASK, STRATEGIES, seeds=3, train_rows=500, description=__doc__ or "")
