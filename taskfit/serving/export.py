@@ -69,7 +69,7 @@ def export_onnx(
         predictor: folder of a fitted ``encoder``.
         task: whose test rows are predicted by both.
         out: the folder to write; it must not exist.
-        runtime: ``onnx``: in float32; ``onnx-int8``: products of 8 bits, a quarter of the size.
+        runtime: ``onnx``: in float32; ``onnx-int8``: weights of 8 bits, a third of the size.
         rows: of the test rows, the first so many; None: all.
         max_loss: most that the deciding metric may fall.
         say: takes lines of progress.
@@ -96,7 +96,7 @@ def export_onnx(
         shutil.copytree(folder, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ONNX_FILE, "expected.*"))
         say(f"writing the model as {runtime}")
         write = write_onnx if runtime == "onnx" else write_onnx_int8
-        write(fitted.classifier, partial / ONNX_FILE)
+        write(fitted.folded_classifier(), partial / ONNX_FILE)
         say(f"predicting {len(held_out)} test rows with both")
         found = _compare(runtime, fitted, partial, held_out)
         if found.before - found.after > max_loss:

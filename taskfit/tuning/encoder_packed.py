@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from taskfit.errors import ConfigError
 from taskfit.inference.encoder_weights import LAYER_KINDS, is_readable, read_weights
 from taskfit.inference.packed_encoder import PackedEncoder, float_products
 from taskfit.tuning.classifier import collate_texts
@@ -27,7 +26,7 @@ def try_packed(
     classifier: EncoderClassifier,
     texts: Sequence[Sequence[int]],
     pad_id: int,
-    merged: Callable[[], torch.nn.Module] | None = None,
+    folded: Callable[[], torch.nn.Module] | None = None,
 ) -> PackedEncoder | None:
     """Return the classifier as a packed encoder; None where it is not of the kind, or does not give the same.
 
@@ -35,14 +34,14 @@ def try_packed(
         classifier: the fitted encoder, in evaluation mode.
         texts: token ids of some texts; the first :data:`TRIED_TEXTS` are predicted both ways.
         pad_id: the padding token.
-        merged: gives a copy of the body with all that was put beside its weights folded into them, or raises
-            ``ConfigError``; asked where the body cannot be read as it is.
+        folded: gives a copy of the body with what was put beside its weights folded into them, where that is possible;
+            asked where the body cannot be read as it is.
     """
     table = classifier.encoder.get_input_embeddings().weight  # type: ignore[operator]
     dtype = table.dtype
     if table.device.type != "cpu" or dtype not in _MOST_APART:
         return None
-    body = _readable(classifier.encoder, merged)
+    body = _readable(classifier.encoder, folded)
     if body is None:
         return None
     shape, weights = read_weights(body, classifier.head, classifier.pool)
@@ -51,15 +50,12 @@ def try_packed(
     return packed if _is_same(packed, classifier, texts[:TRIED_TEXTS], pad_id, _MOST_APART[dtype]) else None
 
 
-def _readable(body: torch.nn.Module, merged: Callable[[], torch.nn.Module] | None) -> torch.nn.Module | None:
+def _readable(body: torch.nn.Module, folded: Callable[[], torch.nn.Module] | None) -> torch.nn.Module | None:
     if is_readable(body):
         return body
-    if merged is None or not any(type(part).__name__ in LAYER_KINDS for part in body.modules()):
+    if folded is None or not any(type(part).__name__ in LAYER_KINDS for part in body.modules()):
         return None
-    try:
-        copy = merged()
-    except ConfigError:  # what was put beside the weights cannot be folded into them
-        return None
+    copy = folded()
     return copy if is_readable(copy) else None
 
 

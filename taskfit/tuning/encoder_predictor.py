@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
+from taskfit.errors import ConfigError
 from taskfit.models.work import Work, take_hidden_work
 from taskfit.strategy.contract import Prediction
 from taskfit.strategy.folder import new_folder
@@ -130,12 +132,22 @@ class EncoderPredictor:
             save_file(head, partial / HEAD_FILE)
             write_manifest(partial, self.manifest)
 
+    def folded_classifier(self) -> EncoderClassifier:
+        """Return a copy in float32, which rounds no update away, with the method's changes folded into the weights.
+
+        What cannot be folded stays beside them.
+        """
+        own = deepcopy(self.classifier).float()
+        with suppress(ConfigError):  # between the matrices of a bottleneck adapter stands a function
+            own.encoder = self.method.merge(replace(self.model, module=own.encoder)).module
+        return own
+
     def _probabilities(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         """Probabilities of all classes for each text, in the order of the texts; each sums to 1."""
         from taskfit.tuning.encoder_packed import try_packed
 
         if not self._is_tried:
-            self._runtime = try_packed(self.classifier, texts, pad_id_of(self.model), self._merged_body)
+            self._runtime = try_packed(self.classifier, texts, pad_id_of(self.model), self._folded_body)
             self._is_tried = True
         take_hidden_work(self.classifier)  # what was tried is no work of predicting
         logits = self._plain_logits(texts) if self._runtime is None else self._runtime.logits(texts)
@@ -144,10 +156,8 @@ class EncoderPredictor:
         found: list[list[float]] = logits.double().softmax(-1).tolist()
         return found
 
-    def _merged_body(self) -> Module:
-        """A copy of the body in float32, in which updates are not rounded away, with the method's changes folded in."""
-        copy = replace(self.model, module=deepcopy(self.model.module).float())
-        return self.method.merge(copy).module
+    def _folded_body(self) -> Module:
+        return self.folded_classifier().encoder
 
     def _plain_logits(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Logits through the model itself, padded, float32, shape (texts, classes)."""

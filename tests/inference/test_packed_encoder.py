@@ -104,7 +104,7 @@ def test_updates_beside_the_weights_are_folded_in_and_the_model_keeps_them_apart
         part.data.mul_(1 + 0.3 * torch.randn_like(part)).add_(0.1 * torch.randn_like(part))
     made.requires_grad_(False)
 
-    def merged() -> torch.nn.Module:
+    def folded() -> torch.nn.Module:
         return method.merge(replace(model, module=deepcopy(made.encoder))).module
 
     batch = collate_texts(texts(), 0, torch.device("cpu"))
@@ -112,7 +112,7 @@ def test_updates_beside_the_weights_are_folded_in_and_the_model_keeps_them_apart
     bare = classifier(tmp_path)(batch["input_ids"], batch["attention_mask"])
     assert (expected - bare).abs().max() > 0.05
     assert try_packed(made, texts(), 0) is None
-    found = try_packed(made, texts(), 0, merged)
+    found = try_packed(made, texts(), 0, folded)
     assert found is not None
     assert_close(found.logits(texts()), expected, rtol=1e-3, atol=1e-4)
     assert torch.equal(made(batch["input_ids"], batch["attention_mask"]), expected)

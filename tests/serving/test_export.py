@@ -89,6 +89,19 @@ def test_8_bits_make_the_file_smaller_and_keep_some_products_whole(
         assert other.probabilities == pytest.approx(dict(one.probabilities), abs=0.05)
 
 
+def test_updates_beside_the_weights_are_exported_folded_in(exported: Path, task_file: Path, tmp_path: Path) -> None:
+    """The file has the products of a plain encoder, and answers as the tuned one."""
+    import onnx
+
+    task = load_task(task_file)
+    model = load(task_file.parent / "model", dtype="float32")
+    strategy = parse("encoder(tune=lora(rank=2,learning_rate=0.05),max_steps=4,min_steps=4)")
+    strategy.fit(model, task, seed=0, budget=Budget()).save(tmp_path / "tuned")
+    assert export_onnx(tmp_path / "tuned", task, tmp_path / "out").agreement == 1.0
+    plain, own = (onnx.load(folder / "model.onnx").graph.node for folder in (exported, tmp_path / "out"))
+    assert sum(node.op_type == "MatMul" for node in own) == sum(node.op_type == "MatMul" for node in plain)
+
+
 def test_an_unknown_runtime_is_refused(fitted: Path, task_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"runtime must be one of onnx, onnx-int8 \(got 'tensorrt'\)"):
         export_onnx(fitted, load_task(task_file), tmp_path / "out", runtime="tensorrt")
