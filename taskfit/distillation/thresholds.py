@@ -61,6 +61,7 @@ class RangePoint:
         student, teacher, person: shares of rows that each answers.
         agreement: share of rows without a wrong answer.
         low: one-sided bound that it exceeds with the stated confidence, for this threshold alone (Clopper-Pearson).
+        seconds: of a row, both parts together; 0 where that was not measured.
     """
 
     threshold: float | None
@@ -69,6 +70,7 @@ class RangePoint:
     person: float
     agreement: float
     low: float
+    seconds: float = 0.0
 
 
 def certify(rows: Escalation, agreement: float, confidence: float) -> float | None:
@@ -103,8 +105,17 @@ def fewest_rows(agreement: float, confidence: float) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(agreement))
 
 
-def range_of(rows: Escalation, confidence: float, points: int = 21) -> list[RangePoint]:
-    """Return what thresholds from never to always give, spread evenly over the share that the student answers."""
+def range_of(
+    rows: Escalation, confidence: float, points: int = 21, seconds: tuple[float, float] = (0.0, 0.0)
+) -> list[RangePoint]:
+    """Return what thresholds from never to always give, spread evenly over the share that the student answers.
+
+    Args:
+        rows: on which both were asked.
+        confidence: of each point's bound.
+        points: at most so many.
+        seconds: of a row, of the student, who is asked about all, and of the teacher, who is asked about the rest.
+    """
     from scipy.stats import beta
 
     count = len(rows.student)
@@ -117,7 +128,9 @@ def range_of(rows: Escalation, confidence: float, points: int = 21) -> list[Rang
         low = 0.0 if wrong == count else float(beta.ppf(1 - confidence, count - wrong, wrong + 1))
         threshold = None if math.isinf(level) else float(level)
         student, teacher = float(by_student.mean()), float(by_teacher.mean())
-        found.append(RangePoint(threshold, student, teacher, max(0.0, 1 - student - teacher), 1 - wrong / count, low))
+        shares = student, teacher, max(0.0, 1 - student - teacher)
+        spent = seconds[0] + (1 - student) * seconds[1]
+        found.append(RangePoint(threshold, *shares, 1 - wrong / count, low, spent))
     return found
 
 

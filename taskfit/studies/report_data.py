@@ -43,7 +43,7 @@ def report_json(view: ReportView) -> dict[str, Value]:
     Returns:
         ``format``; ``task``; ``recommendation``; ``table``, one record a candidate; ``choices`` by volume; ``costs``;
         ``elsewhere``, forecasts for other machines; ``pairs``, each beside the best; ``curves``;
-        ``forgetting``; ``calibration``; ``sides``, views from seven sides;
+        ``forgetting``; ``calibration``; ``cascades``, their thresholds; ``sides``, views from seven sides;
         ``confusion``; ``rows`` that strategies answer differently; ``run``;
         ``trials``; ``failures``; ``skipped``; ``losses``; ``methods`` and ``references``.
     """
@@ -73,6 +73,7 @@ def report_json(view: ReportView) -> dict[str, Value]:
         "curves": [asdict(curve) for curve in view.curves],
         "forgetting": [_without_pictures(asdict(one)) for one in view.forgetting],
         "calibration": [_without_pictures(asdict(panel)) for panel in view.panels],
+        "cascades": [_without_pictures(asdict(one)) for one in view.cascades],
         "sides": [asdict(one) for one in view.sided],
         "confusion": None if view.confusion is None else asdict(view.confusion),
         "rows": [asdict(row) for row in view.disagreements],

@@ -11,6 +11,7 @@ from taskfit.studies.words import figure, metric_name, money
 
 if TYPE_CHECKING:
     from taskfit.studies.elsewhere import Elsewhere
+    from taskfit.studies.report_cascade import CascadeRange
     from taskfit.studies.report_view import ReportView
 
 __all__ = ["markdown_report"]
@@ -39,6 +40,8 @@ def _sections(view: ReportView) -> Iterator[tuple[str, list[str]]]:
     yield "Leaks", _list(view.leaks)
     yield "Forgetting", _forgetting(view)
     yield "Calibration", _calibration(view)
+    for ladder in view.cascades:
+        yield f"Cost against agreement of {_plain(ladder.label)}", _cascade(ladder)
     for one in view.sided:
         lines = [f"{name}: {headline}" for name, headline, _ in one.sides]
         yield f"Seven sides of {_plain(one.label)}", _list([*lines, f"over {one.over}"])
@@ -100,6 +103,18 @@ def _forgetting(view: ReportView) -> list[str]:
         for part in one.parts
     ]
     return _table(["strategy", "retained", "before", "after", "loss (95 % interval)"], rows)
+
+
+def _cascade(ladder: CascadeRange) -> list[str]:
+    rows = [
+        [
+            ("◆ " if one.is_chosen else "") + ("never" if one.threshold is None else f"{one.threshold:.4f}"),
+            *(f"{share:.1%}" for share in (one.student, one.teacher, one.person, one.agreement, one.low)),
+            money(one.usd) if one.usd else "not measured",
+        ]
+        for one in ladder.points
+    ]
+    return _table(["confidence from", "student", "teacher", "person", "agreement", "at least", "for 1,000 rows"], rows)
 
 
 def _calibration(view: ReportView) -> list[str]:

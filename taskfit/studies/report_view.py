@@ -12,6 +12,7 @@ from taskfit.studies.evidence import Evidence, Pair, evidence_of
 from taskfit.studies.interval_bar import scale_of
 from taskfit.studies.losses import Losses, losses_of
 from taskfit.studies.report_calibration import Panel, calibration_panels
+from taskfit.studies.report_cascade import CascadeRange, cascade_ranges
 from taskfit.studies.report_charts import Charts, charts_of
 from taskfit.studies.report_choices import Choice, choices_by_volume
 from taskfit.studies.report_curves import Curve, curve_chart, learning_curves
@@ -83,6 +84,7 @@ class ReportView:
         alike: those that are not shown to be further than a point from the best, each with what is known.
         pairs: label of each but the best, and cells below ``pair_titles``: rows that only one of the two has right.
         doubling: what twice the training rows would buy, a sentence a strategy.
+        cascades: what each would cost and how often be right, at every threshold.
         losses: answers that could not be read, and worked examples without room.
         absent: sections that the study has no data for, in words.
     """
@@ -120,6 +122,7 @@ class ReportView:
     alike: tuple[tuple[str, str], ...]
     pairs: tuple[tuple[str, tuple[Cell, ...]], ...]
     doubling: tuple[str, ...]
+    cascades: tuple[CascadeRange, ...] = ()
     losses: tuple[Losses, ...] = ()
     absent: tuple[str, ...] = ()
 
@@ -220,6 +223,7 @@ def report_view(
         alike=tuple((pair.label, pair.equivalence.text) for pair in evidence.pairs if not _is_apart(pair)),
         pairs=tuple(pair_cells(pair) for pair in evidence.pairs),
         doubling=tuple(curve.text for curve in evidence.curves),
+        cascades=cascade_ranges(keyed, comparison.study.plan.price.usd_per_hour),
         losses=losses_of(comparison.candidates, first),
         absent=()
         if not rows

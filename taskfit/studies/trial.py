@@ -22,6 +22,7 @@ from taskfit.studies.costing import architecture_of, priced_machine, priced_serv
 from taskfit.studies.folder import disk_full_named
 from taskfit.studies.memory import remember
 from taskfit.studies.predictions import StoredPrediction, stored
+from taskfit.studies.report_cascade import found_by_cascade
 from taskfit.studies.result import TrialResult, trial_folder, work_folder, write_trial
 from taskfit.studies.rooms import ROOMS, Rooms
 from taskfit.studies.scoring import score_all
@@ -107,7 +108,7 @@ def _run(job: TrialJob, say: Callable[[str], None]) -> None:
     findings: dict[str, Value] = {"forgetting": memory.compared_with(predictor, say).to_json()}
     rows = _joined(task, strategy, predictions)
     saved = _save(job, predictor)
-    findings |= found_by_search(saved)
+    findings |= found_by_search(saved) | found_by_cascade(saved)
     cost = trial_cost(
         fit.measured,
         predict.measured,

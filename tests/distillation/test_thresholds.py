@@ -90,6 +90,14 @@ def test_the_range_runs_from_never_to_always() -> None:
     assert all(one.low <= one.agreement for one in points)
 
 
+def test_a_row_costs_the_student_always_and_the_teacher_where_the_student_does_not_answer() -> None:
+    points = range_of(
+        _rows(np.random.default_rng(0), 300, power=1.0, asks_people=False), CONFIDENCE, seconds=(1.0, 9.0)
+    )
+    assert (points[0].seconds, points[-1].seconds) == (10.0, 1.0)
+    assert [one.seconds for one in points] == pytest.approx([1 + 9 * one.teacher for one in points])
+
+
 @pytest.mark.parametrize(("agreement", "confidence"), [(1.0, 0.9), (0.0, 0.9), (0.9, 1.0), (math.nan, 0.9)])
 def test_promises_outside_0_to_1_are_refused(agreement: float, confidence: float) -> None:
     """Certainty cannot be had from rows."""

@@ -528,3 +528,27 @@ def test_views_from_seven_sides_are_shown_where_they_are_kept(tmp_path, finished
     path.write_text('{"format": 1, "rows": 3}')
     with pytest.raises(PredictorError, match="damaged"):
         read_report(folder)
+
+
+def test_cascades_show_cost_against_agreement_at_every_threshold(finished_study):
+    """From a student that never answers to one that always does; the cascade's own threshold is marked."""
+    names = ("threshold", "student", "teacher", "person", "agreement", "low", "seconds")
+    never, half = (None, 0.0, 1.0, 0.0, 1.0, 0.9, 0.36), (0.8, 0.5, 0.5, 0.0, 0.95, 0.8, 0.2)
+    values = never, half, (0.2, 1.0, 0.0, 0.0, 0.7, 0.6, 0.04)
+    points = [dict(zip(names, each, strict=True)) for each in values]
+    finding = {"threshold": 0.75, "is_certified": True, "asks_people": False, "points": points}
+    first, second, *others = finished_study.comparison.candidates
+    told = (
+        replace(first, results=(replace(first.results[0], findings={"cascade": finding}), *first.results[1:])),
+        replace(second, results=(replace(second.results[0], findings={"cascade": {"points": ["?"]}}),)),
+    )
+    view = report_view(replace(finished_study.comparison, candidates=(*told, *others)), finished_study.recommendation)
+    assert [one.label for one in view.cascades] == [first.label]
+    price = finished_study.comparison.study.plan.price.usd_per_hour
+    assert [point.usd for point in view.cascades[0].points] == pytest.approx([0.1 * price, price / 18, price / 90])
+    assert [point.is_chosen for point in view.cascades[0].points] == [False, True, False]
+    page = html_report(view)
+    assert "Cascades: cost against agreement" in page and "◆ 0.8000" in page and outline_of(page).open == []
+    assert "| ◆ 0.8000 | 50.0% | 50.0% | 0.0% | 95.0% | 80.0% |" in markdown_report(view)
+    assert report_json(view)["cascades"][0]["points"][2]["student"] == 1.0
+    assert "cascades" not in html_report(report_view(finished_study.comparison, finished_study.recommendation))

@@ -12,6 +12,7 @@ from taskfit.strategy.grammar import parse
 from taskfit.strategy.predictor import load_predictor
 from taskfit.studies.budget import StudyBudget
 from taskfit.studies.compare_study import compare
+from taskfit.studies.report import read_report
 from taskfit.studies.result import trial_folder
 from taskfit.studies.spent import read_spent
 from taskfit.studies.study_file import read_study
@@ -33,6 +34,20 @@ metrics: [accuracy]
 def _rows(split: str, count: int) -> list[dict[str, str]]:
     names = sorted(WORDS)
     return [{"text": f"{WORDS[names[n % 2]]} {split} {n}", "label": names[n % 2]} for n in range(count)]
+
+
+def test_a_cascade_in_a_study_tells_its_report_the_whole_range(tmp_path: Path) -> None:
+    """What its thresholds cost and give is measured while it is fitted, and drawn."""
+    for split, count in (("train", 20), ("validation", 40), ("test", 24)):
+        lines = "\n".join(json.dumps(row) for row in _rows(split, count))
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "task.yaml").write_text(TASK.replace("unlabelled: more.jsonl\n", ""), encoding="utf-8")
+    named = "cascade(student=majority, teacher=linear, agreement=0.6)"
+    found = compare(tmp_path / "task.yaml", strategies=("linear", named), seeds=1, out=tmp_path / "study")
+    points = read_report(found.folder)["cascades"][0]["points"]
+    assert (points[0]["teacher"], points[-1]["student"], sum(one["is_chosen"] for one in points)) == (1.0, 1.0, 1)
+    assert points[0]["usd"] > points[-1]["usd"] > 0
+    assert "Cascades: cost against agreement" in found.report_path.read_text(encoding="utf-8")
 
 
 def test_students_are_compared_priced_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
