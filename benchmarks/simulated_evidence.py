@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from common import arguments, finish
 
+from taskfit.evaluation import uncertainty
 from taskfit.evaluation.equivalence import equivalent_within, worse_beyond_noise
 from taskfit.evaluation.intervals import Interval, bootstrap_interval, hierarchical_interval, metric_interval, wilson
 from taskfit.evaluation.metrics import score
@@ -157,6 +158,33 @@ def tests_over_seeds(studies: int) -> list[dict[str, object]]:
     return table
 
 
+def tests_with_shared_luck(studies: int) -> list[dict[str, object]]:
+    """Level and power where runs of a seed learn from the same rows, with and without looking at seeds in pairs."""
+    table: list[dict[str, object]] = []
+    for seeds in (4, 5):
+        for shared, own in ((0.0, 0.05), (0.0, 0.2), (0.2, 0.05), (0.2, 0.1)):
+            row: dict[str, object] = {"seeds": seeds, "shared_luck": shared, "own_luck": own}
+            for aim, gap in (("level", 0.0), ("power", 0.15)):
+                for how, fewest in (("unpaired", seeds + 1), ("paired", uncertainty.PAIRED_SEEDS)):
+                    told = sum(_is_told(study, gap, seeds, shared, own, fewest) for study in range(studies))
+                    row[f"{aim}_{how}"] = share(told, studies)
+            table.append(row)
+    return table
+
+
+def _is_told(study: int, gap: float, seeds: int, shared: float, own: float, fewest: int) -> bool:
+    generator = np.random.default_rng([study, seeds, 23])
+    ease, luck = generator.normal(size=800), generator.normal(0, shared, seeds)
+    runs = [[strategy(ease, skill + each, own, 1, generator)[0] for each in luck] for skill in (gap, 0.0, -0.5, -0.5)]
+    before, uncertainty.PAIRED_SEEDS = uncertainty.PAIRED_SEEDS, fewest
+    try:
+        noise = pooled_seed_noise("accuracy", runs)
+        found = compare_paired("accuracy", runs[0], runs[1], permutations=300, seed_noise=noise)
+    finally:
+        uncertainty.PAIRED_SEEDS = before
+    return found.p_value < 0.05
+
+
 def one_candidate(name: str, usd: float, runs: Sequence[Outcomes]) -> Candidate:
     """Return a candidate of a study that costs so much a row."""
     cost = Cost(0.0, usd, 0.0, 0.0, 0, 0, 0.0, 0.0, None, None, 0)
@@ -269,6 +297,7 @@ def main() -> None:
         "metrics": coverage_of_metrics(studies),
         "seeds_and_groups": coverage_over_seeds(studies),
         "paired": tests_over_seeds(studies),
+        "paired_with_shared_luck": tests_with_shared_luck(studies),
         "seeds_where_open": seeds_where_open(studies),
         "rows": row_tests(studies * 3),
         "winner": winners(studies // 2),

@@ -27,6 +27,7 @@ from taskfit.evaluation.resampling import jackknife
 
 __all__ = [
     "LARGEST_LUCK",
+    "PAIRED_SEEDS",
     "SeedNoise",
     "Uncertainty",
     "chance_beyond",
@@ -44,6 +45,9 @@ FloatArray = NDArray[np.float64]
 
 _BORROWED_FREEDOM = 2  # simulated: with it, intervals of single runs cover where their luck is three times the others'
 _GRID = 400  # values of the seeds' part that are averaged over
+
+PAIRED_SEEDS = 4
+"""Seeds of both strategies from which on their runs are also compared seed by seed."""
 
 LARGEST_LUCK = 0.25
 """Standard deviation over seeds that no strategy exceeds, as a share of the metric's range.
@@ -211,11 +215,13 @@ def of_difference(
     is_cautious: bool = True,
     has_luck: tuple[bool, bool] = (False, False),
 ) -> tuple[Uncertainty, ...]:
-    """Return how far the difference of two strategies' mean figures could be off, in one or two ways.
+    """Return how far the difference of two strategies' mean figures could be off, in one to three ways.
 
     The first way pools the luck of seeds over these two strategies. The second, where ``noise`` of a whole study
     knows more, takes the study's, but never less than either strategy's own: strategies differ in how lucky they get.
-    :func:`chance_beyond` and :func:`reach` combine the two. With two units or more; a single unit tells nothing.
+    The third, from ``PAIRED_SEEDS`` seeds each on, pairs the runs of a seed: they learn from the same rows, so part of
+    their luck is the same and falls out of the difference; with fewer, its degrees of freedom are too few to help.
+    :func:`chance_beyond` and :func:`reach` combine them. With two units or more; a single unit tells nothing.
 
     ``is_cautious`` adds two units that differ as much as can be, one each way: answers that are all the same on a few
     rows do not prove that they are the same on all. Tests of "no difference at all" need no such caution.
@@ -236,7 +242,12 @@ def of_difference(
     ]
     if not parts or (noise is None and all(own is None for _, own in parts)):
         return (Uncertainty(rows, freedom),)
-    return _with_seeds(name, rows, freedom, parts, noise)
+    ways = _with_seeds(name, rows, freedom, parts, noise)
+    if len(tables[0]) != len(tables[1]) or len(tables[0]) < PAIRED_SEEDS:
+        return ways
+    share, own = 1 / len(tables[0]), luck_of_seeds(tables[0] - tables[1])
+    seeds = (own.spread * share, own.from_rows * share, own.freedom)
+    return (*ways, replace(ways[0], spread=seeds[0], from_rows=seeds[1], seed_freedom=seeds[2]))
 
 
 def _with_seeds(

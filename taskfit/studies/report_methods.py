@@ -149,7 +149,8 @@ def _tests(comparison: Comparison) -> str:
     )
     return (
         "Each strategy was compared with the best one, row by row, by a permutation test that swaps the two answers to "
-        "a row (Fisher 1935; Noreen 1989) and carries the variance between seeds; p-values were adjusted for all "
+        "a row (Fisher 1935; Noreen 1989) and carries the variance between seeds, from four seeds on also that of the "
+        "differences seed by seed, whose runs learn from the same rows; p-values were adjusted for all "
         f"comparisons (Holm 1979). Two are told apart when p is below {LEVEL:g} and the interval of their difference "
         "leaves out 0. The best one's figure was corrected for having been picked: chosen on resampled rows, scored on "
         f"the rows left out (Tsamardinos, Greasidou and Borboudakis 2018). Rows that only one of two first seeds "

@@ -61,6 +61,18 @@ def test_a_real_difference_is_found() -> None:
     assert share_called_different(0.4, 3, 0.05, studies=60) > 0.8
 
 
+def test_seeds_that_share_their_luck_tell_small_differences_and_no_false_ones() -> None:
+    """Runs of a seed learn from the same rows: five points, hidden by ten times the luck, are found."""
+    called = {0.0: 0, 0.35: 0}
+    for gap in called:
+        for study in range(40):
+            generator = np.random.default_rng([study, 17])
+            ease, luck = generator.normal(0, 1, 400), generator.normal(0, 0.4, 5)
+            a, b = ([runs_of(ease, 0.6 + more + each, 0.05, 1, generator)[0] for each in luck] for more in (gap, 0.0))
+            called[gap] += (compare_paired("accuracy", a, b, permutations=200, seed=study).p_seeds or 1) < 0.05
+    assert called[0.0] <= 4 and called[0.35] >= 30
+
+
 def test_the_difference_interval_holds_the_truth() -> None:
     """Equal strategies with lucky seeds, two and three of them: the interval holds 0 in at least about 95 %."""
     generator = np.random.default_rng(3)

@@ -133,6 +133,20 @@ def test_the_studys_noise_is_used_where_it_knows_more() -> None:
     )
 
 
+def test_four_seeds_each_are_also_compared_seed_by_seed() -> None:
+    """Luck that both share falls out of the difference; fewer seeds, or unequal numbers, are not paired."""
+    generator = np.random.default_rng(3)
+    luck = generator.normal(0, 0.15, 5)
+    a, b = ([chosen((generator.random(400) < 0.6 + gap + each).tolist()) for each in luck] for gap in (0.1, 0.0))
+    own, paired = of_difference("accuracy", a, b)
+    assert (own.seed_freedom, paired.seed_freedom) == (8, 4)
+    assert paired.rows == own.rows and paired.largest == own.largest
+    gaps = [score("accuracy", one) - score("accuracy", other) for one, other in zip(a, b, strict=True)]
+    assert paired.spread == pytest.approx(float(np.var(gaps, ddof=1)) / 5)
+    assert paired.spread < 0.2 * own.spread
+    assert len(of_difference("accuracy", a[:3], b[:3])) == len(of_difference("accuracy", a, b[:4])) == 1
+
+
 def test_no_luck_is_larger_than_runs_of_which_every_second_fails() -> None:
     """Two seeds half the range apart leave open less than everything: on rows without end, what the cap leaves."""
     wild = Uncertainty(1e-12, 1e9, spread=0.5, from_rows=0.0, seed_freedom=1, largest=LARGEST_LUCK**2 / 2)
