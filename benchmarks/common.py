@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from taskfit.versions import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
-PACKAGES = ("taskfit", "torch", "transformers", "peft", "trl", "tokenizers", "numpy", "scikit-learn")
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -48,18 +48,12 @@ def machine() -> dict[str, str | int]:
     return {"processor": processor, "cores": os.cpu_count() or 1, "memory_gib": memory_gib}
 
 
-def versions() -> dict[str, str]:
+def versions_and_commit() -> dict[str, str]:
     """Return the versions of what the figures depend on, and the commit."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
-    return {**found, "commit": commit or "unknown"}
+    return {**versions(("trl",)), "commit": commit or "unknown"}
 
 
 def finish(benchmark: str, seeds: list[int], figures: dict[str, object]) -> None:
@@ -72,7 +66,7 @@ def finish(benchmark: str, seeds: list[int], figures: dict[str, object]) -> None
                 **figures,
                 "seeds": seeds,
                 "machine": machine(),
-                "versions": versions(),
+                "versions": versions_and_commit(),
             }
         )
     )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 __all__ = ["changed_versions", "versions"]
 
 _LIBRARIES = ("taskfit", "torch", "transformers", "peft", "tokenizers", "scikit-learn", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide results; ``not installed`` for one that is not."""
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide results, and of ``more`` of them.
+
+    One that is not there is ``not installed``.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for library in _LIBRARIES:
+    for library in (*_LIBRARIES, *more):
         try:
             found[library] = version(library)
         except PackageNotFoundError:
