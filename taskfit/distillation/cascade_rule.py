@@ -164,7 +164,7 @@ def range_table(points: object) -> str:
     lines = [
         "# Who answers, and how often that is right, at every threshold",
         "",
-        "On the held-out rows. The last column is a bound for that line alone; the guarantee is that of the rule.",
+        "On the held-out rows. `at least` is a bound for that line alone; the guarantee is that of the rule.",
         "",
         "| confidence from | student | teacher | person | agreement | at least | ms a row |",
         "|---|---|---|---|---|---|---|",

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +71,8 @@ class OnnxEncoder:
 def write_onnx(classifier: nn.Module, path: Path) -> None:
     """Write a classifier in float32: ids and mask, shape (batch, length), to logits, shape (batch, classes).
 
+    The classifier itself becomes what is written: give a copy of one that is still to predict.
+
     Raises:
         MissingExtraError: the packages that write ONNX are not installed.
     """
@@ -80,7 +81,7 @@ def write_onnx(classifier: nn.Module, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise MissingExtraError(f"exporting needs the packages onnx and onnxscript. {_INSTALL}") from None
-    own: Any = deepcopy(classifier).float().eval()
+    own: Any = classifier.float().eval()
     own.encoder.config._attn_implementation = "eager"  # the one whose graph is plain products
     ids, mask = _padded(_EXAMPLE, 0)
     rows = torch.export.Dim("rows")
